@@ -1,0 +1,497 @@
+package streamwrap
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+
+	"connectrpc.com/connect"
+)
+
+// WrapStreamingClient implements [connect.Interceptor].
+func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		call := joinable(ctx, spec)
+		owner := call == nil
+		if owner {
+			call = newClientStream(ctx, spec)
+			ctx = &call.scope
+		}
+		s := call.client
+		ctx, index, err := s.open(ctx, i.t)
+		var conn connect.StreamingClientConn
+		if err != nil {
+			conn = &refusedConn{spec: spec, header: make(http.Header), err: err}
+		} else {
+			conn = next(ctx, spec)
+			call.opening.Store(false)
+		}
+		if index < 0 && !owner {
+			return conn
+		}
+		c := s.wrap(conn, index)
+		if owner {
+			s.start(c)
+		}
+		return c
+	}
+}
+
+// clientStream is what the interceptors of one client stream share. It is one
+// allocation; only the conn is apart, so that the garbage collector can tell
+// when the stream's user has dropped it.
+type clientStream struct {
+	call  Call
+	guard guard
+
+	layers []layer // in chain order
+	groups *group  // from the outermost inward
+	wire   connect.StreamingClientConn
+
+	first group
+	array [inlineLayers]layer
+}
+
+func newClientStream(ctx context.Context, spec connect.Spec) *Call {
+	s := &clientStream{}
+	s.call.client = s
+	s.call.scope.detached = true
+	s.call.begin(ctx, spec)
+	s.guard.s = s
+	s.layers = s.array[:0]
+	return &s.call
+}
+
+// open runs one Open hook and returns the context for the rest of the chain
+// and the index of the interceptor's layer, -1 if it has none.
+func (s *clientStream) open(ctx context.Context, t *table) (_ context.Context, index int, _ error) {
+	octx, state, err := s.call.open(ctx, t)
+	if err != nil {
+		return nil, -1, err
+	}
+	if octx != ctx {
+		octx = s.guard.adopt(octx)
+	}
+	if state == nil {
+		return octx, -1, nil
+	}
+	s.call.watchAttempts(t, state)
+	s.layers = append(s.layers, layer{t: t, s: state, ctx: octx})
+	return octx, len(s.layers) - 1, nil
+}
+
+// wrap puts the layer at index around conn: into the group of the interceptor
+// next to it, or into one of its own. The owner of the Call may have no layer,
+// and wraps the conn for its guard alone.
+func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *clientConn {
+	if c, ok := conn.(*clientConn); ok && c.s == s {
+		if index < 0 || c.group.prepend(s.layers, index) {
+			return c
+		}
+	}
+	g := &s.first
+	if s.groups != nil {
+		g = &group{}
+	}
+	g.call = &s.call
+	if index >= 0 {
+		g.layers = s.layers[index : index+1 : index+1]
+		g.has = g.layers[0].t.has
+	}
+	s.call.mu.Lock()
+	defer s.call.mu.Unlock()
+	g.next, s.groups = s.groups, g
+	if s.wire == nil {
+		s.wire, s.call.conn = conn, conn
+		g.edge = true
+	}
+	return &clientConn{inner: conn, s: s, group: g}
+}
+
+// prepend joins the layer at index, if it stands just before the group's own
+// and nobody has used the stream yet.
+func (g *group) prepend(layers []layer, index int) bool {
+	if len(g.layers) > 0 && &layers[index+1] != &g.layers[0] {
+		return false
+	}
+	return g.state.merge(func() {
+		g.layers = layers[index : index+1+len(g.layers)]
+		g.has |= g.layers[0].t.has
+	})
+}
+
+// start hands the stream over to its user.
+func (s *clientStream) start(c *clientConn) {
+	c.group.root = true
+	if refused, ok := c.inner.(*refusedConn); ok {
+		_ = c.conclude(refused.err, true)
+		return
+	}
+	s.guard.arm(c)
+}
+
+// clientConn is the wrapper around a client stream that a group of adjacent
+// interceptors shares.
+type clientConn struct {
+	inner connect.StreamingClientConn
+	s     *clientStream
+	group *group
+}
+
+func (c *clientConn) Spec() connect.Spec { return c.s.call.spec }
+
+func (c *clientConn) Peer() connect.Peer { return c.inner.Peer() }
+
+func (c *clientConn) RequestHeader() http.Header { return c.inner.RequestHeader() }
+
+func (c *clientConn) ResponseHeader() http.Header {
+	h := c.inner.ResponseHeader()
+	runtime.KeepAlive(c)
+	return h
+}
+
+func (c *clientConn) ResponseTrailer() http.Header {
+	h := c.inner.ResponseTrailer()
+	runtime.KeepAlive(c)
+	return h
+}
+
+func (c *clientConn) Send(msg any) error {
+	g := c.group
+	switch g.state.enter(sendBusy, sendHook) {
+	case over:
+		return c.sendAfterEnd(msg)
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(sendBusy|sendHook, &returned)
+	err := g.send(c, msg)
+	c.noteSend(err)
+	returned = true
+	runtime.KeepAlive(c)
+	return err
+}
+
+// sendAfterEnd is Send once the stream is over: the error is with Receive.
+// connect's simple streams send nil first, and show what that returns.
+func (c *clientConn) sendAfterEnd(msg any) error {
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
+	if _, refused := c.inner.(*refusedConn); refused && msg == nil {
+		return c.group.result
+	}
+	return sendEOF()
+}
+
+func (c *clientConn) Receive(msg any) error {
+	g := c.group
+	switch g.state.enter(recvBusy, recvHook) {
+	case over:
+		return g.result
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(recvBusy|recvHook, &returned)
+	err := g.receive(c, msg)
+	returned = true
+	runtime.KeepAlive(c)
+	return err
+}
+
+// noteSend remembers why the last message could not be sent: CallServerStream
+// closes the stream then, and the error is how the RPC ended.
+func (c *clientConn) noteSend(err error) {
+	switch {
+	case err != nil && !isEOF(err):
+		c.group.sendErr.Store(&err)
+	case err == nil && c.group.sendErr.Load() != nil:
+		c.group.sendErr.Store(nil)
+	}
+}
+
+// exit ends an operation. If it panicked, so does the RPC.
+func (c *clientConn) exit(bits uint32, returned *bool) {
+	g := c.group
+	if *returned {
+		g.leave(bits)
+		return
+	}
+	p := recover()
+	if g.concluding || g.claim() { // a Return hook panics after the claim
+		err := connect.NewError(connect.CodeInternal, errPanic)
+		c.s.guard.interrupt(context.Canceled, err, err)
+		g.setErrors(err)
+		c.finish(terminal{kind: Panicked, result: err, panic: p})
+	}
+	g.leave(bits)
+	if p != nil { // else it is runtime.Goexit, which goes on by itself
+		panic(p)
+	}
+}
+
+// CloseRequest ends the request. After the end of the context it does not: the
+// server would take for complete what was canceled.
+func (c *clientConn) CloseRequest() error {
+	defer runtime.KeepAlive(c)
+	guard := &c.s.guard
+	if c.group.state.has(done) {
+		if err := guard.err(); err != nil || !guard.opened.Load() {
+			return err
+		}
+		return c.inner.CloseRequest()
+	}
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
+	if !c.group.headerSent.Load() {
+		if err := c.openByClosing(); err != nil || !c.group.headerSent.Load() {
+			return err
+		}
+	}
+	if err := c.enterWire(); err != nil {
+		return err
+	}
+	return c.inner.CloseRequest()
+}
+
+// openByClosing runs the Header hooks for a request without a message. A
+// server stream needs its one message: if that was refused, there is nothing
+// to open.
+func (c *clientConn) openByClosing() error {
+	if c.s.call.spec.StreamType == connect.StreamTypeServer {
+		return nil
+	}
+	switch c.group.state.enter(sendBusy, sendHook) {
+	case over:
+		return sendEOF()
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(sendBusy|sendHook, &returned)
+	err := c.group.sendHeader(c)
+	returned = true
+	return err
+}
+
+// CloseResponse ends the stream. If the response has not begun and nothing is
+// under way, it waits for it, as connect does; else it ends the RPC at once.
+func (c *clientConn) CloseResponse() error {
+	defer runtime.KeepAlive(c)
+	s, g := c.s, c.group
+	err := s.guard.err()
+	kind := s.guard.kind()
+	if err == nil {
+		err = g.failedSend()
+	}
+	if err == nil {
+		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
+	}
+	inUse := g.state.has(sendBusy | recvBusy)
+	if !g.claim() {
+		return c.closeWire()
+	}
+	if inUse && !s.call.headersKnown.Load() {
+		s.guard.interrupt(context.Canceled, err, err)
+	}
+	g.setErrors(err)
+	t := terminal{kind: kind, result: err}
+	g.settle(t)
+	wireErr := c.closeWire() // before the context ends: it is what resets the stream
+	if g.root {
+		s.close()
+		s.endInner(t)
+	}
+	return wireErr
+}
+
+// closeWire closes the response of a stream that was opened.
+func (c *clientConn) closeWire() error {
+	guard := &c.s.guard
+	if !guard.opened.Load() {
+		return nil
+	}
+	if guard.err() != nil {
+		return nil // the guard does it
+	}
+	return c.inner.CloseResponse()
+}
+
+// sendable implements sender.
+func (c *clientConn) sendable() error { return c.s.guard.err() }
+
+// receivable implements receiver.
+func (c *clientConn) receivable() error { return c.s.guard.err() }
+
+// header implements sender.
+func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
+
+// refuse implements sender: a request whose headers were refused never opens.
+func (c *clientConn) refuse(err error) { c.s.guard.interrupt(context.Canceled, err, err) }
+
+// enterWire marks the stream as opened, unless it must not open any more. The
+// guard looks at the mark only after it made itself visible to guard.err.
+func (c *clientConn) enterWire() error {
+	if !c.group.edge {
+		return nil
+	}
+	if !c.s.guard.opened.Load() {
+		c.s.guard.opened.Store(true)
+	}
+	return c.s.guard.err()
+}
+
+// send implements sender.
+func (c *clientConn) send(msg any) error {
+	if err := c.enterWire(); err != nil {
+		return err
+	}
+	err := c.inner.Send(msg)
+	if err == nil {
+		if c.group.edge && c.s.call.spec.StreamType == connect.StreamTypeServer {
+			c.s.call.headersKnown.Store(true) // that is what it waited for
+		}
+		return nil
+	}
+	if ended := c.s.guard.err(); ended != nil {
+		return ended
+	}
+	return coded(err)
+}
+
+// receive implements receiver. It waits for the response's headers first:
+// from then on the guard can reset the stream before the context ends, and
+// connect never gets to end a canceled request cleanly.
+func (c *clientConn) receive(msg any) error {
+	call := &c.s.call
+	if c.group.edge && !call.headersKnown.Load() {
+		_ = c.inner.ResponseHeader()
+		if err := c.s.guard.err(); err != nil {
+			return err
+		}
+		call.headersKnown.Store(true)
+	}
+	err := c.inner.Receive(msg)
+	unary := call.spec.StreamType == connect.StreamTypeClient
+	switch {
+	case err == nil && unary && c.group.received.Load() > 0:
+		return connect.NewError(connect.CodeUnimplemented, errTwoMessage)
+	case err == nil:
+		return nil
+	}
+	call.trailerKnown.Store(true)
+	switch {
+	case isEOF(err) && unary && c.group.received.Load() == 0:
+		return connect.NewError(connect.CodeUnimplemented, errNoMessage)
+	case isEOF(err):
+		return err
+	}
+	if ended := c.s.guard.err(); ended != nil && (call.aborted() != nil || !connect.IsWireError(err)) {
+		return ended
+	}
+	return coded(err)
+}
+
+// conclude implements receiver: err is the RPC's result, its first error or
+// the clean end.
+func (c *clientConn) conclude(err error, _ bool) error {
+	g := c.group
+	if !g.claim() {
+		g.state.await()
+		return g.result
+	}
+	kind := c.s.guard.kind()
+	result := err
+	if isEOF(err) {
+		result = nil
+	}
+	g.concluding = true
+	if returned := g.returnHooks(result); returned != nil {
+		err = returned
+	}
+	g.concluding = false
+	if result != nil && !connect.IsWireError(result) { // the server may not know
+		c.s.guard.interrupt(context.Canceled, result, result)
+	}
+	c.finish(terminal{kind: kind, result: err})
+	return err
+}
+
+// finish publishes a claimed terminal event. The hooks' context ends first, so
+// that none keeps End waiting.
+func (c *clientConn) finish(t terminal) {
+	if c.group.root {
+		c.s.close()
+	}
+	c.group.settle(t)
+	if c.group.root {
+		c.s.endInner(t)
+	}
+}
+
+// close ends the Call.
+func (s *clientStream) close() {
+	s.call.mu.Lock()
+	s.call.over = true
+	s.call.mu.Unlock()
+	s.guard.disarm()
+	if !s.guard.ending.Load() { // else the guard ends it, after the wire
+		s.call.scope.finish(context.Canceled, nil)
+	}
+}
+
+// endInner ends groups whose conn did not: another wrapper between the groups
+// kept the end to itself.
+func (s *clientStream) endInner(t terminal) {
+	err := t.result
+	if isEOF(err) {
+		err = nil
+	}
+	for g := s.groups; g != nil; g = g.next {
+		if g.claim() {
+			g.setErrors(err)
+			g.settle(t)
+		}
+	}
+}
+
+// end ends all groups, from outside of any operation.
+func (s *clientStream) end(g *group, t terminal) {
+	if !g.claim() {
+		return
+	}
+	g.setErrors(t.result)
+	if g.root {
+		s.close()
+	}
+	g.settle(t)
+}
+
+// refusedConn is the stream of an RPC that an Open hook refused.
+type refusedConn struct {
+	spec   connect.Spec
+	header http.Header
+	err    error
+}
+
+func (c *refusedConn) Spec() connect.Spec           { return c.spec }
+func (c *refusedConn) Peer() connect.Peer           { return connect.Peer{} }
+func (c *refusedConn) RequestHeader() http.Header   { return c.header }
+func (c *refusedConn) ResponseHeader() http.Header  { return make(http.Header) }
+func (c *refusedConn) ResponseTrailer() http.Header { return make(http.Header) }
+func (c *refusedConn) Receive(any) error            { return c.err }
+func (c *refusedConn) CloseRequest() error          { return nil }
+func (c *refusedConn) CloseResponse() error         { return nil }
+
+// Send says that Receive knows more, as after a refusal by the server. Only
+// connect's simple streams must be told at once: they send nil first, and hand
+// out what that returns instead of a stream.
+func (c *refusedConn) Send(msg any) error {
+	if msg == nil {
+		return c.err
+	}
+	return sendEOF()
+}

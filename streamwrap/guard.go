@@ -1,0 +1,250 @@
+package streamwrap
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// How long the guard waits, at most, for things that take microseconds unless
+// a transport is stuck.
+const (
+	// resetPatience bounds the wait for the reset before the context ends.
+	resetPatience = 10 * time.Millisecond
+	// secondPhase is the pause before what could not be done at once: headers
+	// may arrive at the moment of the cancellation, and a request must not be
+	// ended before it is reset.
+	secondPhase = 25 * time.Millisecond
+	// watchdog is how long an operation under way may take to report the end
+	// of the context, before the RPC ends without it.
+	watchdog = time.Second
+)
+
+// guard makes the end of a client stream's context reach the wire.
+//
+// net/http does not look at the context of an HTTP/2 request whose response
+// has begun while it waits for more of the request's body: a blocked Receive
+// or Send stays blocked, and the server is not told. And connect, when a
+// Receive fails because the context ended, ends the request's body cleanly:
+// to the server a canceled upload looks complete. So the guard watches the
+// contexts, closes the response, which resets the stream, and only then lets
+// the context end that connect and net/http see.
+type guard struct {
+	s *clientStream
+
+	opened atomic.Bool // something was sent
+	ending atomic.Bool // the fields below are set
+
+	ctxErr, cause error // what the context ends with
+	result        error // what operations fail with
+
+	// under s.call.mu
+	armed   bool
+	adopted []context.Context // contexts of Open hooks that end by themselves
+	stop    func() bool
+	stops   []func() bool
+	cleanup runtime.Cleanup
+	timer   *time.Timer
+}
+
+// view is a context that an Open hook derived, ending only with the RPC's.
+type view struct {
+	context.Context
+
+	scope *scope
+}
+
+func (v *view) Done() <-chan struct{} { return v.scope.Done() }
+
+func (v *view) Err() error { return v.scope.Err() }
+
+func (v *view) Value(key any) any {
+	if own := v.scope.std.Value(key); own != nil {
+		return own // context's lookup of its cancelCtx
+	}
+	return v.Context.Value(key)
+}
+
+// adopt takes over the context of an Open hook. If it can end by itself, the
+// rest of the chain sees it through a view.
+func (g *guard) adopt(ctx context.Context) context.Context {
+	scope := &g.s.call.scope
+	if ctx.Done() == scope.Done() {
+		return ctx
+	}
+	g.s.call.mu.Lock()
+	g.adopted = append(g.adopted, ctx)
+	g.s.call.mu.Unlock()
+	return &view{ctx, scope}
+}
+
+// arm begins the watch, when the stream is handed to its user.
+func (g *guard) arm(c *clientConn) {
+	call := &g.s.call
+	call.mu.Lock()
+	g.armed = true
+	if parent := call.scope.parent; parent.Done() != nil {
+		g.stop = context.AfterFunc(parent, g.check)
+	}
+	for _, ctx := range g.adopted {
+		g.stops = append(g.stops, context.AfterFunc(ctx, g.check))
+	}
+	g.cleanup = runtime.AddCleanup(c, (*guard).abandon, g)
+	call.mu.Unlock()
+	if g.ending.Load() {
+		g.endStream() // an Abort came first
+	}
+}
+
+// disarm ends the watch. The stream must be over.
+func (g *guard) disarm() {
+	call := &g.s.call
+	call.mu.Lock()
+	stop, stops, cleanup, timer := g.stop, g.stops, g.cleanup, g.timer
+	armed := g.armed
+	g.armed = false
+	call.mu.Unlock()
+	if !armed {
+		return
+	}
+	if stop != nil {
+		stop()
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	cleanup.Stop()
+	if timer != nil {
+		timer.Stop()
+	}
+}
+
+// err returns why the stream cannot be used any more; nil if it can. It looks
+// at the contexts themselves, because their watchers may be late.
+func (g *guard) err() error {
+	if g.ending.Load() {
+		return g.result
+	}
+	g.check()
+	if g.ending.Load() {
+		return g.result
+	}
+	return nil
+}
+
+// check interrupts the stream if one of its contexts has ended.
+func (g *guard) check() {
+	call := &g.s.call
+	if err := call.scope.parent.Err(); err != nil {
+		g.endedBy(call.scope.parent, err)
+	}
+	for _, ctx := range g.adopted { // complete before anybody else checks
+		if err := ctx.Err(); err != nil {
+			g.endedBy(ctx, err)
+		}
+	}
+}
+
+func (g *guard) endedBy(ctx context.Context, err error) {
+	cause := context.Cause(ctx)
+	result := contextError(err, cause)
+	if g.s.call.parent != nil && hasCode(cause) {
+		result = cause // what the logical call ended with
+	}
+	g.interrupt(err, cause, result)
+}
+
+// kind is the outcome of a stream that the guard ended, where the error does
+// not tell.
+func (g *guard) kind() Outcome {
+	if g.ending.Load() && errors.Is(g.result, errAbandoned) {
+		return Abandoned
+	}
+	return Completed
+}
+
+// abandon runs when the garbage collector finds that the stream was dropped.
+func (g *guard) abandon() {
+	err := connect.NewError(connect.CodeCanceled, errAbandoned)
+	g.interrupt(context.Canceled, err, err)
+}
+
+// interrupt ends the stream's context with ctxErr and cause, the wire first;
+// operations fail with result. The first call wins. It does not block.
+func (g *guard) interrupt(ctxErr, cause, result error) {
+	call := &g.s.call
+	call.mu.Lock()
+	defer call.mu.Unlock()
+	if call.over || g.ending.Load() {
+		return
+	}
+	g.ctxErr, g.cause, g.result = ctxErr, cause, result
+	g.ending.Store(true)
+	if g.opened.Load() {
+		go g.reset()
+	} else {
+		go g.endContext()
+	}
+}
+
+// endContext ends the context, and the stream with it.
+func (g *guard) endContext() {
+	g.s.call.scope.finish(g.ctxErr, g.cause)
+	g.endStream()
+}
+
+// reset ends the stream on the wire, then its context.
+func (g *guard) reset() {
+	wire := g.s.wire
+	known := g.s.call.headersKnown.Load()
+	if known {
+		late := time.AfterFunc(resetPatience, func() { g.s.call.scope.finish(g.ctxErr, g.cause) })
+		_ = wire.CloseResponse() // sends CANCEL
+		late.Stop()
+	}
+	g.endContext()
+	time.Sleep(secondPhase)
+	if !known {
+		_ = wire.CloseResponse()
+	}
+	_ = wire.CloseRequest() // releases an HTTP/1.1 writer
+}
+
+// endStream reports the end of the context as the end of the RPC, except to a
+// Receive under way: that reports what it sees itself.
+func (g *guard) endStream() {
+	call := &g.s.call
+	call.mu.Lock()
+	groups := g.s.groups
+	if !g.armed {
+		groups = nil
+	}
+	call.mu.Unlock()
+	waits := false
+	for s := groups; s != nil; s = s.next {
+		if s.state.has(recvBusy) {
+			waits = true
+			continue
+		}
+		g.s.end(s, terminal{kind: g.kind(), result: g.result})
+	}
+	if !waits {
+		return
+	}
+	call.mu.Lock()
+	defer call.mu.Unlock()
+	if !call.over && g.timer == nil {
+		g.timer = time.AfterFunc(watchdog, g.giveUp)
+	}
+}
+
+// giveUp ends the stream although an operation has not returned.
+func (g *guard) giveUp() {
+	for s := g.s.groups; s != nil; s = s.next {
+		g.s.end(s, terminal{kind: g.kind(), result: g.result})
+	}
+}

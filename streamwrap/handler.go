@@ -1,0 +1,273 @@
+package streamwrap
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// returnPatience is how long a handler's return waits for a Send that a
+// goroutine of the handler's is in the middle of: connect writes to the same
+// ResponseWriter next.
+const returnPatience = 100 * time.Millisecond
+
+// WrapStreamingHandler implements [connect.Interceptor].
+func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		s, ctx := joinHandler(ctx, conn)
+		call := s.call
+		if !call.owned.Swap(true) {
+			defer call.close()
+		}
+		ctx, state, err := call.openOrClaim(ctx, i.t)
+		if err != nil {
+			return err
+		}
+		if state == nil {
+			return next(ctx, conn)
+		}
+		s.layers = append(s.layers, layer{t: i.t, s: state, ctx: ctx})
+		c, created := s.wrap(conn, len(s.layers)-1)
+		if created {
+			return c.serveFirst(ctx, next)
+		}
+		return c.serve(ctx, next)
+	}
+}
+
+// handlerStream is what the interceptors of one handler's stream share. It is
+// one allocation.
+type handlerStream struct {
+	call   *Call
+	layers []layer // in chain order
+
+	own   Call // unless a gate opened one
+	first handlerConn
+	array [inlineLayers]layer
+}
+
+// joinHandler returns the stream that the interceptors further out began, or
+// begins one.
+func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn) (*handlerStream, context.Context) {
+	call := joinable(ctx, conn.Spec())
+	if call != nil && call.server != nil {
+		return call.server, ctx
+	}
+	s := &handlerStream{call: call}
+	s.layers = s.array[:0]
+	if call == nil {
+		s.call = &s.own
+		s.call.begin(ctx, conn.Spec())
+		ctx = &s.call.scope
+	}
+	s.call.mu.Lock()
+	defer s.call.mu.Unlock()
+	s.call.server, s.call.handler = s, conn
+	return s, ctx
+}
+
+// openOrClaim runs the Open hook, unless the interceptor's gate already did.
+func (c *Call) openOrClaim(ctx context.Context, t *table) (context.Context, any, error) {
+	claimed, err := c.claim(t)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case claimed != nil:
+		return ctx, claimed.s, nil
+	default:
+		return c.open(ctx, t)
+	}
+}
+
+// wrap puts the layer at index around conn: into the group of the interceptor
+// before it, or into one of its own.
+func (s *handlerStream) wrap(conn connect.StreamingHandlerConn, index int) (_ *handlerConn, created bool) {
+	if c, ok := conn.(*handlerConn); ok && c.group.call == s.call && c.group.append(s.layers, index) {
+		return c, false
+	}
+	c := &s.first
+	if c.inner != nil {
+		c = &handlerConn{}
+	}
+	c.inner = conn
+	c.group.call = s.call
+	c.group.layers = s.layers[index:]
+	c.group.has = s.layers[index].t.has
+	c.group.edge = c == &s.first
+	return c, true
+}
+
+// append joins the layer at index, the last one, if it stands just behind the
+// group's own and nobody has used the stream yet.
+func (g *group) append(layers []layer, index int) bool {
+	first := index - len(g.layers)
+	if first < 0 || &g.layers[0] != &layers[first] {
+		return false
+	}
+	return g.state.merge(func() {
+		g.layers = layers[first:]
+		g.has |= layers[index].t.has
+	})
+}
+
+// handlerConn is the wrapper around a handler's stream that a group of
+// adjacent interceptors shares.
+type handlerConn struct {
+	inner connect.StreamingHandlerConn
+	group group
+}
+
+// serve runs the rest of the chain for the group's last layer.
+func (c *handlerConn) serve(ctx context.Context, next connect.StreamingHandlerFunc) error {
+	g := &c.group
+	index := len(g.layers) - 1
+	err := next(ctx, c)
+	if index == len(g.layers)-1 { // the innermost: the result enters the group
+		err = c.sendHeader(g.call.replaced(coded(err)))
+	}
+	return g.layers[index].returns(err)
+}
+
+// serveFirst is serve for the outermost layer of the group, which ends it.
+func (c *handlerConn) serveFirst(ctx context.Context, next connect.StreamingHandlerFunc) (err error) {
+	returned := false
+	defer c.end(&returned)
+	err = c.serve(ctx, next)
+	returned = true
+	return err
+}
+
+// end ends the group when its handler returned or panicked.
+func (c *handlerConn) end(returned *bool) {
+	g := &c.group
+	t := terminal{result: connect.NewError(connect.CodeInternal, errLate)}
+	if !*returned {
+		t.kind, t.panic = Panicked, recover()
+		g.setErrors(connect.NewError(connect.CodeInternal, errPanic))
+	}
+	g.claim()
+	if g.edge {
+		g.call.close() // the hooks' context ends first, so that none keeps End waiting
+	}
+	g.settle(t)
+	c.awaitSend()
+	if t.panic != nil { // else it returned, or it is runtime.Goexit
+		panic(t.panic)
+	}
+}
+
+// awaitSend waits a little for a Send that is under way on a goroutine that
+// the handler left behind.
+func (c *handlerConn) awaitSend() {
+	g := &c.group
+	if !g.state.has(sendBusy) {
+		return
+	}
+	g.idle = make(chan struct{})
+	if !g.state.wait(sendBusy) {
+		return
+	}
+	timer := time.NewTimer(returnPatience)
+	defer timer.Stop()
+	select {
+	case <-g.idle:
+	case <-timer.C:
+	}
+}
+
+// sendHeader runs the Header hooks if the handler returned without sending:
+// the headers leave with its result.
+func (c *handlerConn) sendHeader(err error) error {
+	g := &c.group
+	if g.state.enter(sendBusy, sendHook) != entered {
+		return err // a Send is under way, and runs them
+	}
+	defer g.leave(sendBusy | sendHook)
+	if refusal := g.sendHeader(c); err == nil {
+		err = refusal
+	}
+	return err
+}
+
+// replaced returns what the handler's error becomes after an Abort.
+func (c *Call) replaced(err error) error {
+	if err != nil {
+		if aborted := c.aborted(); aborted != nil {
+			return aborted
+		}
+	}
+	return err
+}
+
+func (c *handlerConn) Spec() connect.Spec           { return c.inner.Spec() }
+func (c *handlerConn) Peer() connect.Peer           { return c.inner.Peer() }
+func (c *handlerConn) RequestHeader() http.Header   { return c.inner.RequestHeader() }
+func (c *handlerConn) ResponseHeader() http.Header  { return c.inner.ResponseHeader() }
+func (c *handlerConn) ResponseTrailer() http.Header { return c.inner.ResponseTrailer() }
+
+func (c *handlerConn) Send(msg any) error {
+	g := &c.group
+	if err := c.enter(sendBusy, sendHook); err != nil {
+		return err
+	}
+	defer g.leave(sendBusy | sendHook)
+	return g.send(c, msg)
+}
+
+func (c *handlerConn) Receive(msg any) error {
+	g := &c.group
+	if err := c.enter(recvBusy, recvHook); err != nil {
+		return err
+	}
+	defer g.leave(recvBusy | recvHook)
+	return g.receive(c, msg)
+}
+
+// enter begins an operation, if the handler has not returned.
+func (c *handlerConn) enter(busy, hook uint32) error {
+	switch c.group.state.enter(busy, hook) {
+	case over:
+		return c.group.result
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	default:
+		return nil
+	}
+}
+
+// sendable implements sender.
+func (c *handlerConn) sendable() error { return nil }
+
+// header implements sender.
+func (c *handlerConn) header() http.Header { return c.inner.ResponseHeader() }
+
+// refuse implements sender: the handler's result tells the client.
+func (c *handlerConn) refuse(error) {}
+
+// send implements sender.
+func (c *handlerConn) send(msg any) error { return c.failed(c.inner.Send(msg)) }
+
+// receivable implements receiver: nothing is received after an Abort.
+func (c *handlerConn) receivable() error { return c.group.call.aborted() }
+
+// receive implements receiver.
+func (c *handlerConn) receive(msg any) error { return c.failed(c.inner.Receive(msg)) }
+
+// failed returns what an error of the inner conn becomes.
+func (c *handlerConn) failed(err error) error {
+	if err == nil || isEOF(err) {
+		return err
+	}
+	return c.group.call.replaced(coded(err))
+}
+
+// conclude implements receiver: a refusal is for good, other errors of Receive
+// are connect's business. The RPC ends when its handler returns.
+func (c *handlerConn) conclude(err error, refused bool) error {
+	if refused {
+		c.group.recvErr = err
+	}
+	return err
+}

@@ -1,0 +1,255 @@
+package streamwrap
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// WrapUnary implements [connect.Interceptor].
+func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		u, ctx := joinUnary(ctx, req)
+		call := u.call
+		if !call.owned.Swap(true) {
+			defer call.close()
+		}
+		ctx, state, err := call.openOrClaim(ctx, i.t)
+		if err != nil {
+			return nil, err
+		}
+		if state == nil {
+			return next(ctx, req)
+		}
+		call.watchAttempts(i.t, state)
+		u.layer = layer{t: i.t, s: state, ctx: ctx}
+		return u.run(ctx, req, next)
+	}
+}
+
+// unary is one interceptor's part of one unary RPC. It is one allocation.
+type unary struct {
+	call *Call
+	layer
+
+	sent, received int64
+	first          time.Duration
+	message        Message
+	end            End
+}
+
+// unaryCall is the unary of the outermost interceptor, and the Call.
+type unaryCall struct {
+	unary
+
+	own Call
+}
+
+// joinUnary returns a part of the Call that the interceptors further out, or a
+// gate, opened, or of a new one.
+func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Context) {
+	call := joinable(ctx, req.Spec())
+	if call != nil && call.owned.Load() {
+		return &unary{call: call}, ctx
+	}
+	var u *unary
+	if call != nil {
+		u = &unary{call: call}
+	} else {
+		c := &unaryCall{}
+		u, call = &c.unary, &c.own
+		u.call = call
+		call.begin(ctx, req.Spec())
+		ctx = &call.scope
+	}
+	call.mu.Lock()
+	defer call.mu.Unlock()
+	call.request = req
+	if !call.spec.IsClient {
+		call.info, _ = connect.CallInfoForHandlerContext(ctx)
+	} else {
+		mergeAbsent(req.Header(), call.staged)
+	}
+	return u, ctx
+}
+
+// run runs the hooks around the rest of the chain, and End whatever happens.
+func (u *unary) run(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (res connect.AnyResponse, err error) {
+	returned := false
+	defer u.finish(&returned)
+	if u.call.spec.IsClient {
+		res, err = u.client(ctx, req, next)
+	} else {
+		res, err = u.handler(ctx, req, next)
+	}
+	err = u.returns(err)
+	returned = true
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// client runs the hooks of a client: Send, Header, Receive, next, Sent,
+// Received.
+func (u *unary) client(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	if err := u.send(req.Any()); err != nil {
+		return nil, err
+	}
+	if err := u.header(req.Header()); err != nil {
+		u.afterSend(req.Any(), err, 0)
+		return nil, err
+	}
+	if err := u.receive(); err != nil {
+		u.afterSend(req.Any(), err, 0)
+		return nil, err
+	}
+	u.begin()
+	res, err := next(ctx, req)
+	elapsed := u.elapsed()
+	err = u.call.replaced(coded(err))
+	sendErr := err
+	if connect.IsWireError(err) {
+		sendErr = nil // the server answered: it got the message
+	}
+	u.afterSend(req.Any(), sendErr, elapsed)
+	if err != nil || res == nil {
+		_ = u.afterReceive(nil, err, elapsed)
+		return res, err
+	}
+	u.call.respond(res)
+	u.first = time.Since(u.call.start)
+	return res, u.afterReceive(res.Any(), nil, elapsed)
+}
+
+// handler runs the hooks of a handler: Receive, Received, next, Send, Sent,
+// Header. connect has received the request, and will send the response.
+func (u *unary) handler(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	if err := u.receive(); err != nil {
+		return nil, err
+	}
+	u.begin()
+	if err := u.afterReceive(req.Any(), nil, 0); err != nil {
+		return nil, err
+	}
+	res, err := next(ctx, req)
+	err = u.call.replaced(coded(err))
+	if err == nil && res != nil {
+		if err = u.send(res.Any()); err == nil {
+			u.begin()
+			u.afterSend(res.Any(), nil, 0)
+			u.first = time.Since(u.call.start)
+		}
+	}
+	if u.t.header != nil {
+		if h, ok := u.call.ResponseHeader(); ok {
+			if refusal := u.header(h); err == nil {
+				err = refusal
+			}
+		}
+	}
+	return res, err
+}
+
+func (u *unary) send(msg any) error {
+	if u.t.send == nil {
+		return nil
+	}
+	return u.check(u.t.send(u.s, u.ctx, msg))
+}
+
+func (u *unary) receive() error {
+	if u.t.receive == nil {
+		return nil
+	}
+	return u.check(u.t.receive(u.s, u.ctx))
+}
+
+func (u *unary) header(h http.Header) error {
+	if u.t.header == nil {
+		return nil
+	}
+	return u.check(u.t.header(u.s, u.ctx, h))
+}
+
+// afterSend runs the Sent hook; err says that the message was not sent.
+func (u *unary) afterSend(msg any, err error, elapsed time.Duration) {
+	if err == nil {
+		u.sent = 1
+	}
+	if u.t.sent != nil {
+		u.t.sent(u.s, u.ctx, u.about(u.sent, msg, err, elapsed))
+	}
+}
+
+// afterReceive runs the Received hook; err says that there is no message.
+func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
+	if err == nil {
+		u.received = 1
+	}
+	if u.t.received == nil {
+		return err
+	}
+	refusal := u.t.received(u.s, u.ctx, u.about(u.received, msg, err, elapsed))
+	if err != nil {
+		return err
+	}
+	return u.check(refusal)
+}
+
+func (u *unary) about(seq int64, msg any, err error, elapsed time.Duration) *Message {
+	m := &u.message
+	m.Seq, m.Msg, m.Err, m.WireBytes, m.Elapsed = seq, msg, err, -1, elapsed
+	return m
+}
+
+// begin reads the clock if the interceptor wants to know; elapsed does again.
+func (u *unary) begin() {
+	if u.t.has&hasTiming != 0 {
+		u.message.Start = time.Now()
+	}
+}
+
+func (u *unary) elapsed() time.Duration {
+	if u.t.has&hasTiming == 0 {
+		return 0
+	}
+	return time.Since(u.message.Start)
+}
+
+// check codes an error of a hook.
+func (u *unary) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	return u.call.refused(err)
+}
+
+// finish runs the End hook after a return or a panic.
+func (u *unary) finish(returned *bool) {
+	var p any
+	if !*returned {
+		p = recover()
+		u.err = connect.NewError(connect.CodeInternal, errPanic)
+	}
+	if u.t.end != nil {
+		u.end = End{
+			Outcome: u.call.outcome(u.err), Err: u.err,
+			Sent: u.sent, Received: u.received, SentBytes: -1, ReceivedBytes: -1,
+			Elapsed: time.Since(u.call.start), FirstMessage: u.first,
+			Panic: p, Cause: context.Cause(&u.call.scope),
+		}
+		if u.err != nil {
+			u.end.Code = connect.CodeOf(u.err)
+		}
+		if !*returned {
+			u.end.Outcome = Panicked
+		}
+		u.t.end(u.s, u.ctx, &u.end)
+	}
+	if p != nil { // else it returned, or it is runtime.Goexit
+		panic(p)
+	}
+}
