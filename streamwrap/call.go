@@ -35,6 +35,8 @@ type Call struct {
 	headersKnown atomic.Bool // streaming clients: the response has arrived
 	trailerKnown atomic.Bool // streaming clients: the response has ended
 
+	isAborted atomic.Bool // abortErr is set
+
 	mu       sync.Mutex
 	over     bool  // after the end: Abort comes too late
 	abortErr error // the coded cause of Abort
@@ -327,6 +329,7 @@ func (c *Call) Abort(cause error) (enforced bool) {
 	first := c.abortErr == nil
 	if first {
 		c.abortErr = err
+		c.isAborted.Store(true)
 	}
 	c.mu.Unlock()
 	if first {
@@ -349,9 +352,10 @@ func (c *Call) Enforceable() bool { return c.spec.IsClient }
 
 // aborted returns the coded cause of Abort, nil if there was none.
 func (c *Call) aborted() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.abortErr
+	if c.isAborted.Load() {
+		return c.abortErr
+	}
+	return nil
 }
 
 // refused codes an error of a hook, and remembers the first one.

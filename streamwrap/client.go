@@ -124,7 +124,7 @@ func (g *group) prepend(layers []layer, index int) bool {
 func (s *clientStream) start(c *clientConn) {
 	c.group.root = true
 	if refused, ok := c.inner.(*refusedConn); ok {
-		_ = c.conclude(refused.err, true)
+		_ = c.conclude(refused.err, nobody)
 		return
 	}
 	s.guard.arm(c)
@@ -167,7 +167,11 @@ func (c *clientConn) Send(msg any) error {
 	returned := false
 	defer c.exit(sendBusy|sendHook, &returned)
 	err := g.send(c, msg)
-	c.noteSend(err)
+	if err != nil {
+		g.noteFailure(err)
+	} else if g.sendErr.Load() != nil {
+		g.sendErr.Store(nil)
+	}
 	returned = true
 	runtime.KeepAlive(c)
 	return err
@@ -176,7 +180,7 @@ func (c *clientConn) Send(msg any) error {
 // sendAfterEnd is Send once the stream is over: the error is with Receive.
 // connect's simple streams send nil first, and show what that returns.
 func (c *clientConn) sendAfterEnd(msg any) error {
-	if err := c.s.guard.err(); err != nil {
+	if err := c.s.guard.ended(); err != nil {
 		return err
 	}
 	if _, refused := c.inner.(*refusedConn); refused && msg == nil {
@@ -201,14 +205,11 @@ func (c *clientConn) Receive(msg any) error {
 	return err
 }
 
-// noteSend remembers why the last message could not be sent: CallServerStream
-// closes the stream then, and the error is how the RPC ended.
-func (c *clientConn) noteSend(err error) {
-	switch {
-	case err != nil && !isEOF(err):
-		c.group.sendErr.Store(&err)
-	case err == nil && c.group.sendErr.Load() != nil:
-		c.group.sendErr.Store(nil)
+// noteFailure remembers why the last message could not be sent: when
+// CallServerStream then closes the stream, that is how the RPC ended.
+func (g *group) noteFailure(err error) {
+	if !isEOF(err) {
+		g.sendErr.Store(&err)
 	}
 }
 
@@ -238,12 +239,12 @@ func (c *clientConn) CloseRequest() error {
 	defer runtime.KeepAlive(c)
 	guard := &c.s.guard
 	if c.group.state.has(done) {
-		if err := guard.err(); err != nil || !guard.opened.Load() {
-			return err
+		if guard.ending.Load() || !guard.opened.Load() {
+			return guard.ended()
 		}
 		return c.inner.CloseRequest()
 	}
-	if err := c.s.guard.err(); err != nil {
+	if err := guard.err(); err != nil {
 		return err
 	}
 	if !c.group.headerSent.Load() {
@@ -321,10 +322,10 @@ func (c *clientConn) closeWire() error {
 }
 
 // sendable implements sender.
-func (c *clientConn) sendable() error { return c.s.guard.err() }
+func (c *clientConn) sendable() error { return c.s.guard.known() }
 
 // receivable implements receiver.
-func (c *clientConn) receivable() error { return c.s.guard.err() }
+func (c *clientConn) receivable() error { return c.s.guard.known() }
 
 // header implements sender.
 func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
@@ -332,13 +333,10 @@ func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
 // refuse implements sender: a request whose headers were refused never opens.
 func (c *clientConn) refuse(err error) { c.s.guard.interrupt(context.Canceled, err, err) }
 
-// enterWire marks the stream as opened, unless it must not open any more. The
-// guard looks at the mark only after it made itself visible to guard.err.
+// enterWire marks the stream as opened, unless it must not be used any more.
+// The guard looks at the mark only after it made itself visible to guard.err.
 func (c *clientConn) enterWire() error {
-	if !c.group.edge {
-		return nil
-	}
-	if !c.s.guard.opened.Load() {
+	if c.group.edge && !c.s.guard.opened.Load() {
 		c.s.guard.opened.Store(true)
 	}
 	return c.s.guard.err()
@@ -374,6 +372,9 @@ func (c *clientConn) receive(msg any) error {
 		}
 		call.headersKnown.Store(true)
 	}
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
 	err := c.inner.Receive(msg)
 	unary := call.spec.StreamType == connect.StreamTypeClient
 	switch {
@@ -397,7 +398,7 @@ func (c *clientConn) receive(msg any) error {
 
 // conclude implements receiver: err is the RPC's result, its first error or
 // the clean end.
-func (c *clientConn) conclude(err error, _ bool) error {
+func (c *clientConn) conclude(err error, refuser int) error {
 	g := c.group
 	if !g.claim() {
 		g.state.await()
@@ -409,12 +410,12 @@ func (c *clientConn) conclude(err error, _ bool) error {
 		result = nil
 	}
 	g.concluding = true
-	if returned := g.returnHooks(result); returned != nil {
+	if returned := g.returnHooks(result, refuser); returned != nil {
 		err = returned
 	}
 	g.concluding = false
 	if result != nil && !connect.IsWireError(result) { // the server may not know
-		c.s.guard.interrupt(context.Canceled, result, result)
+		c.s.guard.release(result)
 	}
 	c.finish(terminal{kind: kind, result: err})
 	return err

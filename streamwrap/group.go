@@ -40,10 +40,10 @@ type group struct {
 	sendMsg    Message
 
 	// receive side
-	received  atomic.Int64
-	recvMsg   Message
-	recvErr   error // handlers: sticky refusal
-	refusedBy int   // how many layers, from the user on, did not get the last message
+	received atomic.Int64
+	recvMsg  Message
+	recvErr  error // handlers: sticky refusal
+	lost     int   // how many layers, from the user on, did not get the last message
 
 	// end, written by whoever claimed it and read once it is done
 	terminal
@@ -81,24 +81,29 @@ type sender interface {
 type receiver interface {
 	receivable() error // why nothing can be received any more, if so
 	receive(msg any) error
-	conclude(err error, refused bool) error // hands an error outward
+	// conclude hands an error outward: from the wire, or from the layer at
+	// distance refuser.
+	conclude(err error, refuser int) error
 }
+
+// nobody refused.
+const nobody = -1
 
 // send runs one Send with its hooks.
 func (g *group) send(to sender, msg any) error {
 	if err := to.sendable(); err != nil {
 		return err
 	}
-	if err := g.sendHeader(to); err != nil {
-		return err
-	}
 	if msg == nil { // flushes the headers; not a message
+		if err := g.sendHeader(to); err != nil {
+			return err
+		}
 		g.pause(sendHook)
 		return to.send(nil)
 	}
 	passed, err := g.sendHooks(msg)
-	if err == nil && g.has&hasSend != 0 {
-		err = to.sendable() // a hook may have waited long
+	if err == nil {
+		err = g.sendHeader(to)
 	}
 	m := &g.sendMsg
 	m.Seq, m.Msg, m.WireBytes = 0, msg, -1
@@ -144,6 +149,10 @@ func (g *group) sendHeader(to sender) error {
 	if g.headerSent.Load() {
 		return g.headerErr
 	}
+	return g.headerHooks(to)
+}
+
+func (g *group) headerHooks(to sender) error {
 	h := to.header()
 	if g.call.spec.IsClient {
 		g.call.mergeStaged(h)
@@ -192,24 +201,24 @@ func (g *group) receive(from receiver, msg any) error {
 		return g.recvErr
 	}
 	if err := from.receivable(); err != nil {
-		return from.conclude(err, false)
+		return from.conclude(err, nobody)
 	}
 	passed, err := g.receiveHooks()
-	refused := err != nil
-	if err == nil && g.has&hasReceive != 0 {
-		err = from.receivable() // a hook may have waited long
-	}
+	refuser := passed // unless all passed
 	m := &g.recvMsg
 	m.Seq, m.WireBytes = 0, -1
 	if err == nil {
+		refuser = nobody
 		err = g.receiveMessage(from, msg, m)
 		if !g.state.resume(recvHook) {
 			return g.afterEnd(err)
 		}
 	}
-	got := err == nil
-	if err = g.receivedHooks(passed, msg, m, err); err != nil {
-		return from.conclude(err, refused || got)
+	if by, refusal := g.receivedHooks(passed, msg, m, err); refusal != nil {
+		refuser, err = by, refusal
+	}
+	if err != nil {
+		return from.conclude(err, refuser)
 	}
 	return nil
 }
@@ -254,10 +263,10 @@ func (g *group) receiveHooks() (passed int, _ error) {
 
 // receivedHooks runs the Received hooks from the wire to the user, over the
 // layers whose Receive passed. A message that one of them refuses is an error
-// for those nearer the user.
-func (g *group) receivedHooks(passed int, msg any, m *Message, err error) error {
+// for those nearer the user; who refused it, if anybody, is returned.
+func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refuser int, refusal error) {
 	if g.has&hasReceived == 0 {
-		return err
+		return nobody, nil
 	}
 	m.Err = err
 	if err == nil {
@@ -268,21 +277,26 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) error 
 		if l.t.received == nil {
 			continue
 		}
-		if refusal := l.t.received(l.s, l.ctx, m); refusal != nil && err == nil {
-			err = g.call.refused(refusal)
-			g.refusedBy = i
-			m.Seq, m.Msg, m.Err, m.WireBytes = 0, nil, err, -1
+		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
+			refuser, refusal = i, g.call.refused(err)
+			g.lost = i
+			m.Seq, m.Msg, m.Err, m.WireBytes = 0, nil, refusal, -1
 		}
 	}
 	m.Msg, m.Err = nil, nil
-	return err
+	return refuser, refusal
 }
 
-// returnHooks runs the Return hooks from the wire to the user on the RPC's
-// result. It is the client's way; handlers run each in its frame.
-func (g *group) returnHooks(err error) error {
-	for i := len(g.layers) - 1; i >= 0; i-- {
-		err = g.layers[i].returns(err)
+// returnHooks runs the Return hooks from the refuser, or from the wire, to the
+// user on the RPC's result. Layers beyond the refuser are handed nothing. It is
+// the client's way; handlers run each in its frame.
+func (g *group) returnHooks(err error, refuser int) error {
+	g.setErrors(err)
+	if refuser == nobody {
+		refuser = len(g.layers) - 1
+	}
+	for i := refuser; i >= 0; i-- {
+		err = g.near(i).returns(err)
 	}
 	return err
 }
@@ -399,7 +413,7 @@ func (g *group) endHooks(i int, e *End) {
 		e.Code = connect.CodeOf(l.err)
 	}
 	e.Sent, e.Received = g.sent.Load(), g.received.Load()
-	if g.distance(i) < g.refusedBy {
+	if g.distance(i) < g.lost {
 		e.Received--
 	}
 	l.t.end(l.s, l.ctx, e)

@@ -41,6 +41,7 @@ type guard struct {
 
 	ctxErr, cause error // what the context ends with
 	result        error // what operations fail with
+	released      bool  // the RPC had ended before, with an error of its own
 
 	// under s.call.mu
 	armed   bool
@@ -123,17 +124,36 @@ func (g *guard) disarm() {
 	}
 }
 
-// err returns why the stream cannot be used any more; nil if it can. It looks
-// at the contexts themselves, because their watchers may be late.
-func (g *guard) err() error {
-	if g.ending.Load() {
-		return g.result
-	}
-	g.check()
+// known returns why the stream cannot be used any more, as far as the guard
+// has noticed; nil if it can.
+func (g *guard) known() error {
 	if g.ending.Load() {
 		return g.result
 	}
 	return nil
+}
+
+// err is known, after a look at the contexts themselves: their watchers may be
+// late.
+func (g *guard) err() error {
+	if !g.ending.Load() {
+		g.check()
+	}
+	return g.known()
+}
+
+// ended is known, if a context's end was the RPC's.
+func (g *guard) ended() error {
+	if err := g.known(); err != nil && !g.released {
+		return err
+	}
+	return nil
+}
+
+// release resets the stream of an RPC that failed on this side: the server may
+// not know.
+func (g *guard) release(err error) {
+	g.end(context.Canceled, err, err, true)
 }
 
 // check interrupts the stream if one of its contexts has ended.
@@ -175,14 +195,16 @@ func (g *guard) abandon() {
 
 // interrupt ends the stream's context with ctxErr and cause, the wire first;
 // operations fail with result. The first call wins. It does not block.
-func (g *guard) interrupt(ctxErr, cause, result error) {
+func (g *guard) interrupt(ctxErr, cause, result error) { g.end(ctxErr, cause, result, false) }
+
+func (g *guard) end(ctxErr, cause, result error, released bool) {
 	call := &g.s.call
 	call.mu.Lock()
 	defer call.mu.Unlock()
 	if call.over || g.ending.Load() {
 		return
 	}
-	g.ctxErr, g.cause, g.result = ctxErr, cause, result
+	g.ctxErr, g.cause, g.result, g.released = ctxErr, cause, result, released
 	g.ending.Store(true)
 	if g.opened.Load() {
 		go g.reset()

@@ -265,8 +265,8 @@ func (c *handlerConn) failed(err error) error {
 
 // conclude implements receiver: a refusal is for good, other errors of Receive
 // are connect's business. The RPC ends when its handler returns.
-func (c *handlerConn) conclude(err error, refused bool) error {
-	if refused {
+func (c *handlerConn) conclude(err error, refuser int) error {
+	if refuser != nobody {
 		c.group.recvErr = err
 	}
 	return err

@@ -35,9 +35,9 @@ type Hooks[S any] struct {
 	Open func(ctx context.Context, call *Call) (context.Context, *S, error)
 
 	// Header runs once per RPC, just before this side's headers leave: request
-	// headers on clients, response headers on handlers, before the first Send
-	// hook. It also runs if no message is ever sent. On handlers that return
-	// without sending, it runs at the return. An error refuses the RPC.
+	// headers on clients, response headers on handlers. That is after the Send
+	// hooks of the first message, or without a message if none is sent first;
+	// on handlers at the latest when they return. An error refuses the RPC.
 	Header func(s *S, ctx context.Context, header http.Header) error
 
 	// Send runs before a message leaves. It may change the message in place,

@@ -1,0 +1,159 @@
+package streamwrap_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// counter is the state of an interceptor that uses every hook.
+type counter struct{ header, send, sent, receive, received, end int }
+
+func counting(timing bool) connect.Interceptor {
+	return streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+			return nil, &counter{}, nil
+		},
+		Header:   func(c *counter, _ context.Context, _ http.Header) error { c.header++; return nil },
+		Send:     func(c *counter, _ context.Context, _ any) error { c.send++; return nil },
+		Sent:     func(c *counter, _ context.Context, _ *streamwrap.Message) { c.sent++ },
+		Receive:  func(c *counter, _ context.Context) error { c.receive++; return nil },
+		Received: func(c *counter, _ context.Context, _ *streamwrap.Message) error { c.received++; return nil },
+		Return:   func(_ *counter, _ context.Context, err error) error { return err },
+		End:      func(c *counter, _ context.Context, _ *streamwrap.End) { c.end++ },
+		Timing:   timing,
+	})
+}
+
+func countingChain(n int, timing bool) connect.Interceptor {
+	is := make([]connect.Interceptor, n)
+	for i := range is {
+		is[i] = counting(timing)
+	}
+	return streamwrap.Chain(is...)
+}
+
+// instant is a stream whose operations cost nothing. Receive succeeds until
+// over.
+type instant struct {
+	spec   connect.Spec
+	header http.Header
+	over   bool
+}
+
+var errOver = connect.NewError(connect.CodeUnknown, io.EOF)
+
+func (s *instant) Spec() connect.Spec           { return s.spec }
+func (s *instant) Peer() connect.Peer           { return connect.Peer{} }
+func (s *instant) Send(any) error               { return nil }
+func (s *instant) CloseRequest() error          { return nil }
+func (s *instant) CloseResponse() error         { return nil }
+func (s *instant) RequestHeader() http.Header   { return s.header }
+func (s *instant) ResponseHeader() http.Header  { return s.header }
+func (s *instant) ResponseTrailer() http.Header { return s.header }
+func (s *instant) Receive(any) error {
+	if s.over {
+		return errOver
+	}
+	return nil
+}
+
+// stream is what clients and handlers have in common.
+type stream interface {
+	Send(msg any) error
+	Receive(msg any) error
+}
+
+func newInstant(client bool) *instant {
+	return &instant{
+		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: "/pkg.Svc/Bidi", IsClient: client},
+		header: make(http.Header),
+	}
+}
+
+// onStream returns a function that opens a stream of the given side through
+// the chain, runs f on it, and ends it.
+func onStream(chain connect.Interceptor, client bool, f func(stream)) func(context.Context) {
+	inner := newInstant(client)
+	if client {
+		open := chain.WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn {
+			return inner
+		})
+		return func(ctx context.Context) {
+			conn := open(ctx, inner.spec)
+			inner.over = false
+			f(conn)
+			inner.over = true
+			_ = conn.Receive(nil)
+		}
+	}
+	serve := chain.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+		f(conn)
+		return nil
+	})
+	return func(ctx context.Context) { _ = serve(ctx, inner) }
+}
+
+func sideName(client bool) string {
+	if client {
+		return "client"
+	}
+	return "handler"
+}
+
+func BenchmarkMessagePair(b *testing.B) {
+	for _, client := range []bool{true, false} {
+		for _, n := range []int{0, 1, 6} {
+			for _, timing := range []bool{false, true} {
+				b.Run(fmt.Sprintf("%s/interceptors=%d/timing=%v", sideName(client), n, timing), func(b *testing.B) {
+					b.ReportAllocs()
+					onStream(countingChain(n, timing), client, func(s stream) {
+						for b.Loop() {
+							_ = s.Send(b)
+							_ = s.Receive(b)
+						}
+					})(b.Context())
+				})
+			}
+		}
+	}
+}
+
+func BenchmarkStream(b *testing.B) {
+	for _, client := range []bool{true, false} {
+		for _, n := range []int{0, 1, 6} {
+			b.Run(fmt.Sprintf("%s/interceptors=%d", sideName(client), n), func(b *testing.B) {
+				b.ReportAllocs()
+				run := onStream(countingChain(n, false), client, func(s stream) { _ = s.Send(b) })
+				ctx := b.Context()
+				for b.Loop() {
+					run(ctx)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkUnary(b *testing.B) {
+	for _, n := range []int{0, 1, 6} {
+		b.Run(fmt.Sprintf("client/interceptors=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			ctx := b.Context()
+			res := connect.NewResponse(&counter{})
+			f := countingChain(n, false).WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+				return res, nil
+			})
+			req := connect.NewRequest(&counter{})
+			req.Header()
+			for b.Loop() {
+				_, _ = f(ctx, req)
+			}
+		})
+	}
+}
