@@ -34,8 +34,9 @@ type group struct {
 
 	// send side
 	sent       atomic.Int64
-	headerSent atomic.Bool           // Header hooks ran
-	headerErr  error                 // and refused
+	headerSent atomic.Bool // Header hooks ran
+	headerErr  error       // and the one of layer headerBy refused
+	headerBy   int
 	sendErr    atomic.Pointer[error] // of the last message, if it failed
 	sendMsg    Message
 
@@ -164,7 +165,7 @@ func (g *group) headerHooks(to sender) error {
 				continue
 			}
 			if err := l.t.header(l.s, l.ctx, h); err != nil {
-				g.headerErr = g.call.refused(err)
+				g.headerErr, g.headerBy = g.call.refused(err), g.distance(i)
 				to.refuse(g.headerErr)
 				break
 			}

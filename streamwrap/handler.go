@@ -125,7 +125,11 @@ func (c *handlerConn) serve(ctx context.Context, next connect.StreamingHandlerFu
 	index := len(g.layers) - 1
 	err := next(ctx, c)
 	if index == len(g.layers)-1 { // the innermost: the result enters the group
-		err = c.sendHeader(g.call.replaced(coded(err)))
+		err = g.call.replaced(coded(err))
+		c.sendHeader()
+	}
+	if err == nil {
+		err = g.headerRefusal(index)
 	}
 	return g.layers[index].returns(err)
 }
@@ -179,16 +183,22 @@ func (c *handlerConn) awaitSend() {
 
 // sendHeader runs the Header hooks if the handler returned without sending:
 // the headers leave with its result.
-func (c *handlerConn) sendHeader(err error) error {
+func (c *handlerConn) sendHeader() {
 	g := &c.group
 	if g.state.enter(sendBusy, sendHook) != entered {
-		return err // a Send is under way, and runs them
+		return // a Send is under way, and runs them
 	}
 	defer g.leave(sendBusy | sendHook)
-	if refusal := g.sendHeader(c); err == nil {
-		err = refusal
+	_ = g.sendHeader(c)
+}
+
+// headerRefusal returns the error of a Header hook, if it is that of the layer
+// at index or of one nearer the handler.
+func (g *group) headerRefusal(index int) error {
+	if g.headerSent.Load() && index <= g.headerBy {
+		return g.headerErr
 	}
-	return err
+	return nil
 }
 
 // replaced returns what the handler's error becomes after an Abort.

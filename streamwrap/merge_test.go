@@ -189,7 +189,7 @@ func seenBy(who, refuse string, events []string) []string {
 		switch {
 		case !strings.HasPrefix(event, who+"."):
 			return true
-		case strings.Contains(event, ".header"):
+		case strings.HasSuffix(event, ".header"):
 			return true
 		case strings.HasSuffix(refuse, ".header"):
 			return strings.Contains(event, ".sen")
