@@ -157,3 +157,92 @@ func BenchmarkUnary(b *testing.B) {
 		})
 	}
 }
+
+// The budgets below hold for hooks that do not allocate themselves; what Open
+// allocates, one state for each interceptor, is subtracted.
+
+func TestMessagesDoNotAllocate(t *testing.T) {
+	for _, client := range []bool{true, false} {
+		for _, n := range []int{1, 6, 9} {
+			for _, timing := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/interceptors=%d/timing=%v", sideName(client), n, timing), func(t *testing.T) {
+					onStream(countingChain(n, timing), client, func(s stream) {
+						got := testing.AllocsPerRun(100, func() {
+							_ = s.Send(t)
+							_ = s.Receive(t)
+						})
+						if got != 0 {
+							t.Errorf("%v allocations for a message each way, want 0", got)
+						}
+					})(t.Context())
+				})
+			}
+		}
+	}
+}
+
+func TestStreamAllocations(t *testing.T) {
+	for _, tt := range []struct {
+		client       bool
+		interceptors int
+		want         float64
+	}{
+		{true, 1, 8},
+		{true, 6, 8},
+		{false, 1, 8},
+		{false, 6, 8},
+	} {
+		t.Run(fmt.Sprintf("%s/interceptors=%d", sideName(tt.client), tt.interceptors), func(t *testing.T) {
+			run := onStream(countingChain(tt.interceptors, false), tt.client, func(s stream) {
+				_ = s.Send(t)
+				_ = s.Receive(t)
+			})
+			got := testing.AllocsPerRun(100, func() { run(t.Context()) }) - float64(tt.interceptors)
+			t.Logf("%v allocations", got)
+			if got > tt.want {
+				t.Errorf("%v allocations for a stream, want at most %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestUnaryAllocations(t *testing.T) {
+	for _, client := range []bool{true, false} {
+		for _, n := range []int{1, 6} {
+			t.Run(fmt.Sprintf("%s/interceptors=%d", sideName(client), n), func(t *testing.T) {
+				res := connect.NewResponse(&counter{})
+				f := countingChain(n, false).WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+					return res, nil
+				})
+				req := newUnaryRequest(t, client)
+				got := testing.AllocsPerRun(100, func() { _, _ = f(t.Context(), req) }) - float64(n)
+				t.Logf("%v allocations", got)
+				if want := float64(n); got > want {
+					t.Errorf("%v allocations for a unary RPC, want at most %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// newUnaryRequest returns a request as an interceptor sees it. Only connect
+// can make one that belongs to a client.
+func newUnaryRequest(t *testing.T, client bool) connect.AnyRequest {
+	t.Helper()
+	var req connect.AnyRequest = connect.NewRequest(&counter{})
+	if client {
+		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
+			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+				req = r
+				return nil, errOver
+			}
+		})
+		c := connect.NewClient[counter, counter](http.DefaultClient, "http://localhost/pkg.Svc/Unary", connect.WithInterceptors(grab))
+		_, _ = c.CallUnary(t.Context(), connect.NewRequest(&counter{}))
+		if !req.Spec().IsClient {
+			t.Fatal("not a client's request")
+		}
+	}
+	req.Header()
+	return req
+}

@@ -111,7 +111,7 @@ func (u *unary) client(ctx context.Context, req connect.AnyRequest, next connect
 	elapsed := u.elapsed()
 	err = u.call.replaced(coded(err))
 	sendErr := err
-	if connect.IsWireError(err) {
+	if err != nil && connect.IsWireError(err) {
 		sendErr = nil // the server answered: it got the message
 	}
 	u.afterSend(req.Any(), sendErr, elapsed)
