@@ -1,0 +1,16 @@
+module github.com/interconnect-go/interconnect/examples
+
+go 1.26.0
+
+replace github.com/interconnect-go/interconnect => ../
+
+require (
+	connectrpc.com/connect v1.21.1
+	github.com/interconnect-go/interconnect v0.0.0
+	google.golang.org/protobuf v1.36.12
+)
+
+tool (
+	connectrpc.com/connect/cmd/protoc-gen-connect-go
+	google.golang.org/protobuf/cmd/protoc-gen-go
+)
