@@ -255,6 +255,7 @@ func (c *clientConn) CloseRequest() error {
 	if err := c.enterWire(); err != nil {
 		return err
 	}
+	guard.complete.Store(true)
 	return c.inner.CloseRequest()
 }
 
@@ -278,8 +279,9 @@ func (c *clientConn) openByClosing() error {
 	return err
 }
 
-// CloseResponse ends the stream. If the response has not begun and nothing is
-// under way, it waits for it, as connect does; else it ends the RPC at once.
+// CloseResponse ends the stream. If the response has not begun, connect waits
+// for it, for ever if the server waits for more of the request. So do we only
+// if the request is complete, and nothing else is under way.
 func (c *clientConn) CloseResponse() error {
 	defer runtime.KeepAlive(c)
 	s, g := c.s, c.group
@@ -291,11 +293,11 @@ func (c *clientConn) CloseResponse() error {
 	if err == nil {
 		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
 	}
-	inUse := g.state.has(sendBusy | recvBusy)
+	waits := !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
 	if !g.claim() {
 		return c.closeWire()
 	}
-	if inUse && !s.call.headersKnown.Load() {
+	if waits {
 		s.guard.interrupt(context.Canceled, err, err)
 	}
 	g.setErrors(err)

@@ -36,8 +36,9 @@ const (
 type guard struct {
 	s *clientStream
 
-	opened atomic.Bool // something was sent
-	ending atomic.Bool // the fields below are set
+	opened   atomic.Bool // something was sent
+	complete atomic.Bool // the request was ended
+	ending   atomic.Bool // the fields below are set
 
 	ctxErr, cause error // what the context ends with
 	result        error // what operations fail with

@@ -1,0 +1,70 @@
+// Package interconnect is the manual of a module of interceptors for
+// connect-go; it has no code. The packages below it see every message of
+// every RPC: unary, client-, server- and bidi-streaming, on clients and on
+// handlers, over Connect, gRPC and gRPC-Web.
+//
+// # Packages
+//
+// Two exist so far. [github.com/interconnect-go/interconnect/streamwrap] turns
+// a table of hooks into a connect.Interceptor, and
+// [github.com/interconnect-go/interconnect/streamwrap/streamwraptest] tests
+// that an interceptor, built on streamwrap or not, keeps the contract of one.
+//
+// Planned on top of streamwrap, one policy each: auth, tracing, ratelimit,
+// logging, retry and deadline. They will import streamwrap and never each
+// other; whoever uses one does not pay for the rest.
+//
+// # Layers
+//
+// The RPC layer is streamwrap.NewInterceptor. It alone knows the conns that
+// connect hands to streaming interceptors: which calls are messages and which
+// are not, what ends an RPC, what may be touched when. An interceptor is a
+// table of hooks over the state that it keeps for one RPC, and goes into
+// connect.WithInterceptors. Neighbours in a chain share one wrapper and one
+// Call for each RPC, and behave as if they were nested.
+//
+// The HTTP layer, the Engine, is planned. It will sit at connect's HTTP seams,
+// an http.Handler and a connect.HTTPClient, and know what interceptors cannot:
+// sizes on the wire, TLS state, requests that never reach an interceptor. What
+// depends on it is part of the API today and says "not available": see
+// Call.Exchange. Every package works without it.
+//
+// # Order
+//
+// The first interceptor of connect.WithInterceptors is the outermost: on a
+// client nearest the caller, on a handler nearest the wire. The
+// intended order is:
+//
+//	handler  tracing, logging, [recover], deadline, ratelimit, auth, [validate]
+//	client   tracing, logging, deadline, retry, ratelimit, auth
+//
+// Tracing and logging are outside so that they see what the others refuse.
+// What is outside retry sees one call, what is inside sees each attempt. Gates
+// run before a request is decoded and before all interceptors; an interceptor
+// that refuses is best added with its HandlerOption, which is both.
+//
+// # Cancellation
+//
+// When the context of a client's RPC ends, by a cancel or by its deadline, a
+// blocked Send or Receive returns within milliseconds with the matching code,
+// and the server sees a cancellation, never a clean end of the stream. This
+// holds for every RPC with a streamwrap interceptor in its chain; connect
+// alone leaves a bidi stream blocked once the response headers have arrived.
+//
+// An RPC ends once. What ends it first decides its outcome, and every hook
+// table gets exactly one End, also after a panic or when a caller drops a
+// stream without closing it.
+//
+// On handlers, a blocked Receive ends when the client ends it; interrupting it
+// from the server's side needs the Engine.
+//
+// # Errors
+//
+// Callers always get a *connect.Error. An error from a hook that is not one
+// becomes one; one that is passes unchanged.
+//
+// # Versions
+//
+// The module is for connect v1.21 and Go 1.26. Connect v2 is another API; only
+// streamwrap would have to change for it.
+package interconnect

@@ -1,0 +1,24 @@
+package conntest
+
+import "connectrpc.com/connect"
+
+// Clients is one client for each procedure of the echo service.
+type Clients struct {
+	Unary  *connect.Client[Message, Message]
+	Client *connect.Client[Message, Message]
+	Server *connect.Client[Message, Message]
+	Bidi   *connect.Client[Message, Message]
+}
+
+// NewClients returns clients for the echo service at a base URL.
+func NewClients(httpClient connect.HTTPClient, url string, opts ...connect.ClientOption) *Clients {
+	client := func(procedure string) *connect.Client[Message, Message] {
+		return connect.NewClient[Message, Message](httpClient, url+procedure, opts...)
+	}
+	return &Clients{
+		Unary:  client(UnaryProcedure),
+		Client: client(ClientProcedure),
+		Server: client(ServerProcedure),
+		Bidi:   client(BidiProcedure),
+	}
+}

@@ -1,0 +1,212 @@
+package streamwraptest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+const (
+	// patience is how long an operation may take that does not wait for
+	// anything. In a bubble it passes at once if everybody is stuck.
+	patience = 3 * time.Second
+	// hangLimit is how long a rule may take.
+	hangLimit = 20 * time.Second
+	// aftermath is how long goroutines may live on after the end of an RPC. It
+	// is fake time only.
+	aftermath = time.Minute
+	// maxFindings is how many findings of a rule are shown.
+	maxFindings = 5
+)
+
+// check is one run of one rule. It stands in for the test where others want a
+// testing.TB: what they report becomes a finding.
+type check struct {
+	testing.TB
+
+	rule           rule
+	newInterceptor func() connect.Interceptor
+	placement      placement
+	skipped        string
+	leaks          []string
+
+	mu       sync.Mutex
+	findings []string
+	cleanups []func()
+}
+
+// run runs the rule, in a bubble unless it wants real time.
+func (c *check) run(t *testing.T) {
+	t.Helper()
+	if c.rule.real {
+		c.TB = t
+		c.main()
+		return
+	}
+	var bubble string
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if err, ok := p.(error); !ok || !strings.HasPrefix(err.Error(), "deadlock:") {
+			panic(p) //nolint:forbidigo // not ours
+		}
+		c.leaked(bubble)
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		c.TB, bubble = t, currentBubble()
+		c.main()
+		<-time.After(aftermath)
+		c.leaked(bubble)
+	})
+}
+
+// main runs the rule on a goroutine of its own, so that it may get stuck.
+func (c *check) main() {
+	done := c.start(func() { c.rule.test(c) })
+	select {
+	case <-done:
+	case <-time.After(hangLimit):
+		c.broken("the RPC hangs, and does not even end with its context")
+	}
+	for _, cleanup := range slices.Backward(c.cleanups) {
+		cleanup()
+	}
+}
+
+// leaked notes the goroutines that are left in a bubble and not the kit's own.
+func (c *check) leaked(bubble string) {
+	if len(c.leaks) > 0 {
+		return
+	}
+	left := stacksIn(bubble, func(stack string) bool {
+		return strings.Contains(stack, packagePath+"(*check)") || strings.Contains(stack, "testing/synctest.")
+	})
+	for _, stack := range left {
+		c.leaks = append(c.leaks, "a goroutine is left after the end of the RPC:\n\t"+indent(stack))
+	}
+}
+
+// interceptor returns a new interceptor in its place.
+func (c *check) interceptor() connect.Interceptor {
+	i := c.newInterceptor()
+	if i == nil {
+		c.fatal("newInterceptor returned nil")
+	}
+	if closer, ok := i.(io.Closer); ok {
+		c.Cleanup(func() {
+			if err := closer.Close(); err != nil {
+				c.broken("the interceptor's Close failed: %v", err)
+			}
+		})
+	}
+	return c.placement.wrap(i)
+}
+
+// broken notes what is broken.
+func (c *check) broken(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if finding := fmt.Sprintf(format, args...); !slices.Contains(c.findings, finding) {
+		c.findings = append(c.findings, finding)
+	}
+}
+
+// fatal is broken, and ends the rule. It must be called by the rule's goroutine.
+func (c *check) fatal(format string, args ...any) {
+	c.broken(format, args...)
+	runtime.Goexit()
+}
+
+// ok reports whether nothing is broken so far.
+func (c *check) ok() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.findings) == 0
+}
+
+// report returns the findings as the user sees them.
+func (c *check) report() []string {
+	findings := c.findings
+	if more := len(findings) - maxFindings; more > 0 {
+		findings = append(findings[:maxFindings:maxFindings], fmt.Sprintf("(and %d more)", more))
+	}
+	if c.placement.name != "alone" {
+		for i := range findings {
+			findings[i] = c.placement.name + ": " + findings[i]
+		}
+	}
+	return findings
+}
+
+// start runs f on a goroutine of its own. A panic is a finding.
+func (c *check) start(f func()) (done <-chan struct{}) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		defer func() {
+			if p := recover(); p != nil {
+				c.broken("panic: %v\n\t\t%s", p, callers())
+			}
+		}()
+		f()
+	}()
+	return over
+}
+
+// within runs f and reports whether it returned in time. If not, it is a finding
+// that what it says has not happened.
+func (c *check) within(what string, f func()) bool { return c.await(c.start(f), what) }
+
+// await waits for something that must happen soon.
+func (c *check) await(done <-chan struct{}, what string) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		c.broken("%s", what)
+		return false
+	}
+}
+
+// settle lets everything happen that is going to happen. In a bubble only.
+func (c *check) settle() { <-time.After(patience) }
+
+// context returns a context for one RPC.
+func (c *check) context() (context.Context, context.CancelFunc) {
+	return context.WithCancel(c.Context())
+}
+
+// Cleanup implements [testing.TB]: f runs when the rule is done, while its
+// bubble still lives.
+func (c *check) Cleanup(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cleanups = append(c.cleanups, f)
+}
+
+// Errorf implements [testing.TB].
+func (c *check) Errorf(format string, args ...any) { c.broken(format, args...) }
+
+// Error implements [testing.TB].
+func (c *check) Error(args ...any) { c.broken("%s", fmt.Sprint(args...)) }
+
+// Fatalf implements [testing.TB].
+func (c *check) Fatalf(format string, args ...any) { c.fatal(format, args...) }
+
+// Fatal implements [testing.TB].
+func (c *check) Fatal(args ...any) { c.fatal("%s", fmt.Sprint(args...)) }
+
+func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n\t") }

@@ -1,0 +1,87 @@
+package streamwraptest
+
+import (
+	"fmt"
+	"testing"
+
+	"connectrpc.com/connect"
+)
+
+// rule is one clause of the contract.
+type rule struct {
+	name  string
+	why   string   // what it means that the rule is broken
+	needs []string // rules without which this one cannot be checked
+
+	real bool           // runs in real time, not in a bubble
+	once bool           // checks the interceptor alone, not between others too
+	test func(c *check) // finds what is broken
+}
+
+// rules returns the contract, in the order in which it is checked.
+func rules() []rule {
+	return []rule{
+		ruleOpen(), ruleConcurrency(), ruleGoroutines(),
+		ruleMessages(), ruleFlush(), ruleEOF(), ruleErrors(), ruleMetadata(),
+		ruleRefusal(), rulePanic(), ruleOwnership(), ruleBlocking(), ruleUnopened(),
+		ruleClose(), ruleCancel(), ruleEnd(), ruleGuard(), ruleWire(), ruleAllocations(),
+	}
+}
+
+// suite is one run of the contract.
+type suite struct {
+	newInterceptor func() connect.Interceptor
+	config         *config
+	broken         map[string]bool // rules
+}
+
+func newSuite(newInterceptor func() connect.Interceptor, opts []Option) *suite {
+	return &suite{
+		newInterceptor: newInterceptor,
+		config:         newConfig(opts),
+		broken:         make(map[string]bool),
+	}
+}
+
+// verdict is what came of checking a rule.
+type verdict struct {
+	skipped  string   // why it was not checked
+	findings []string // what is broken
+}
+
+// check checks one rule, for each placement until it finds something.
+func (s *suite) check(t *testing.T, r rule) verdict {
+	t.Helper()
+	if reason, ok := s.config.without[r.name]; ok {
+		return verdict{skipped: reason}
+	}
+	for _, needed := range r.needs {
+		if s.broken[needed] {
+			return verdict{skipped: fmt.Sprintf("needs rule %q, which is broken", needed)}
+		}
+	}
+	for _, p := range placements() {
+		c := &check{rule: r, newInterceptor: s.newInterceptor, placement: p}
+		c.run(t)
+		if s.reportsLeaks(r) {
+			c.findings = append(c.findings, c.leaks...)
+		}
+		if len(c.findings) > 0 {
+			s.broken[r.name] = true
+			return verdict{findings: c.report()}
+		}
+		if c.skipped != "" {
+			return verdict{skipped: c.skipped}
+		}
+		if r.once {
+			break
+		}
+	}
+	return verdict{}
+}
+
+// reportsLeaks reports whether goroutines left are news.
+func (s *suite) reportsLeaks(r rule) bool {
+	_, waived := s.config.without[ruleNameGoroutines]
+	return !waived && !s.broken[ruleNameGoroutines] || r.name == ruleNameGoroutines
+}
