@@ -25,6 +25,7 @@ type Attempt struct {
 	Hedge bool
 
 	// Header holds request headers of this attempt only, set by Attempt hooks.
+	// They replace what the logical call has set.
 	Header http.Header
 }
 
@@ -74,9 +75,8 @@ func (c *Call) attemptLayers() []attemptLayer {
 // they call it for each attempt, pass the context on to next, and call end
 // with the attempt's result, nil for success. It runs the Attempt hooks of the
 // streamwrap interceptors further out; those further in open a new Call, whose
-// Parent is the logical one, with the attempt's Header staged. If there are
-// none, the caller sets the attempt's Header on the request itself, where a
-// key is not set already.
+// Parent is the logical one, and set the attempt's Header on the request. If
+// there may be none, the caller does that itself.
 //
 // It does nothing on handlers, and outside a chain of streamwrap interceptors
 // only marks the context. Calling end again does nothing. Attempts may run

@@ -26,6 +26,8 @@ type Call struct {
 	parent *Call
 	scope  scope
 
+	attempt *Attempt // set if parent is
+
 	// opening is true while the chain is being entered: an interceptor that
 	// then finds the Call in its context is part of the same chain.
 	opening atomic.Bool
@@ -68,8 +70,8 @@ func (c *Call) begin(ctx context.Context, spec connect.Spec) {
 		return // what is in ctx is another RPC, not an attempt of this one
 	}
 	if outer, ok := CallFromContext(ctx); ok && outer.same(spec) {
-		a, _ := AttemptFromContext(ctx)
-		c.parent, c.staged = outer, a.Header.Clone()
+		c.attempt, _ = AttemptFromContext(ctx)
+		c.parent, c.staged = outer, c.attempt.Header.Clone()
 	}
 }
 
@@ -111,10 +113,11 @@ func (c *Call) close() {
 	c.scope.finish(context.Canceled, nil)
 }
 
-// cause returns why the RPC's context ended; nil if it is live.
-func (c *Call) cause() error {
+// cause returns why the RPC's context, of which ctx is the innermost, has
+// ended; nil if it is live.
+func (c *Call) cause(ctx context.Context) error {
 	if c.client == nil {
-		return context.Cause(&c.scope)
+		return context.Cause(ctx)
 	}
 	guard := &c.client.guard
 	switch {
@@ -128,18 +131,20 @@ func (c *Call) cause() error {
 }
 
 // mergeStaged adds the headers that Open hooks staged to those of the request,
-// once, unless the caller has set the same key since.
+// once.
 func (c *Call) mergeStaged(h http.Header) {
 	c.mu.Lock()
 	staged := c.staged
 	c.staged = nil
 	c.mu.Unlock()
-	mergeAbsent(h, staged)
+	mergeStaged(h, staged, c.attempt)
 }
 
-func mergeAbsent(into, from http.Header) {
-	for key, values := range from {
-		if into != nil && len(into[key]) == 0 {
+// mergeStaged sets staged headers, unless the caller has set the same key
+// since. An attempt's own headers win: the caller spoke of the logical call.
+func mergeStaged(into, staged http.Header, a *Attempt) {
+	for key, values := range staged {
+		if into != nil && (len(into[key]) == 0 || a != nil && len(a.Header[key]) > 0) {
 			into[key] = values
 		}
 	}
@@ -320,7 +325,7 @@ func (c *Call) Abort(cause error) (enforced bool) {
 	if cause == nil {
 		cause = context.Canceled
 	}
-	err := coded(cause)
+	err := notEOF(cause)
 	c.mu.Lock()
 	if c.over {
 		c.mu.Unlock()
@@ -360,7 +365,7 @@ func (c *Call) aborted() error {
 
 // refused codes an error of a hook, and remembers the first one.
 func (c *Call) refused(err error) error {
-	err = coded(err)
+	err = notEOF(err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.refusal == nil {

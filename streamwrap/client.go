@@ -18,6 +18,10 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 			ctx = &call.scope
 		}
 		s := call.client
+		returned := false
+		if owner {
+			defer s.recoverOpen(&returned)
+		}
 		ctx, index, err := s.open(ctx, i.t)
 		var conn connect.StreamingClientConn
 		if err != nil {
@@ -26,6 +30,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 			conn = next(ctx, spec)
 			call.opening.Store(false)
 		}
+		returned = true
 		if index < 0 && !owner {
 			return conn
 		}
@@ -34,6 +39,27 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 			s.start(c)
 		}
 		return c
+	}
+}
+
+// recoverOpen ends a stream whose opening panicked.
+func (s *clientStream) recoverOpen(returned *bool) {
+	if *returned {
+		return
+	}
+	p := recover()
+	err := connect.NewError(connect.CodeInternal, errPanic)
+	t := terminal{kind: Panicked, result: err, panic: p}
+	unwrapped := len(s.layers)
+	for g := s.groups; g != nil; g = g.next {
+		unwrapped -= len(g.layers)
+	}
+	s.groups = &group{call: &s.call, layers: s.layers[:unwrapped], next: s.groups}
+	s.guard.interrupt(context.Canceled, err, err)
+	s.close()
+	s.endAll(t)
+	if p != nil { // else it is runtime.Goexit, which goes on by itself
+		panic(p)
 	}
 }
 
@@ -218,6 +244,9 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 	g := c.group
 	if *returned {
 		g.leave(bits)
+		if c.s.guard.ending.Load() {
+			c.s.guard.endGroup(g)
+		}
 		return
 	}
 	p := recover()
@@ -306,7 +335,7 @@ func (c *clientConn) CloseResponse() error {
 	wireErr := c.closeWire() // before the context ends: it is what resets the stream
 	if g.root {
 		s.close()
-		s.endInner(t)
+		s.endAll(t)
 	}
 	return wireErr
 }
@@ -431,7 +460,7 @@ func (c *clientConn) finish(t terminal) {
 	}
 	c.group.settle(t)
 	if c.group.root {
-		c.s.endInner(t)
+		c.s.endAll(t)
 	}
 }
 
@@ -446,9 +475,9 @@ func (s *clientStream) close() {
 	}
 }
 
-// endInner ends groups whose conn did not: another wrapper between the groups
-// kept the end to itself.
-func (s *clientStream) endInner(t terminal) {
+// endAll ends the groups whose conn did not: another wrapper between them kept
+// the end to itself.
+func (s *clientStream) endAll(t terminal) {
 	err := t.result
 	if isEOF(err) {
 		err = nil
@@ -461,7 +490,7 @@ func (s *clientStream) endInner(t terminal) {
 	}
 }
 
-// end ends all groups, from outside of any operation.
+// end ends a group from outside of any operation.
 func (s *clientStream) end(g *group, t terminal) {
 	if !g.claim() {
 		return
@@ -471,6 +500,9 @@ func (s *clientStream) end(g *group, t terminal) {
 		s.close()
 	}
 	g.settle(t)
+	if g.root {
+		s.endAll(t)
+	}
 }
 
 // refusedConn is the stream of an RPC that an Open hook refused.

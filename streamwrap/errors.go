@@ -63,6 +63,21 @@ func contextError(err, cause error) error {
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
+// notEOF returns a coded error that must not be taken for the end of a stream:
+// to whoever receives, an error that matches [io.EOF] means success.
+func notEOF(err error) error {
+	err = coded(err)
+	if !isEOF(err) {
+		return err
+	}
+	text := err.Error()
+	var e *connect.Error
+	if errors.As(err, &e) {
+		text = e.Message()
+	}
+	return connect.NewError(connect.CodeOf(err), errors.New(text))
+}
+
 // sendEOF is what Send returns when the stream is over: it means that Receive
 // knows more.
 func sendEOF() error { return connect.NewError(connect.CodeUnknown, io.EOF) }

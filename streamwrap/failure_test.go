@@ -882,7 +882,7 @@ func TestHandlerPanics(t *testing.T) {
 				outside := &catcher{}
 				r := newRig(t, c, setup{
 					serverChain: func(p *probe) connect.HandlerOption { return connect.WithInterceptors(outside, p) },
-					config: conntest.Config{Service: conntest.Service{
+					config: conntest.Config{TuneServer: quietly, Service: conntest.Service{
 						Unary: func(context.Context, *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 							boom()
 							return nil, nil

@@ -280,7 +280,7 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refus
 		}
 		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
 			refuser, refusal = i, g.call.refused(err)
-			g.lost = i
+			g.lost = i + 1 // the refuser included
 			m.Seq, m.Msg, m.Err, m.WireBytes = 0, nil, refusal, -1
 		}
 	}
@@ -306,7 +306,7 @@ func (g *group) returnHooks(err error, refuser int) error {
 func (l *layer) returns(err error) error {
 	if l.t.ret != nil {
 		if replaced := l.t.ret(l.s, l.ctx, err); replaced != nil {
-			err = coded(replaced)
+			err = notEOF(replaced)
 		}
 	}
 	l.err = err
@@ -351,7 +351,9 @@ func (g *group) claim() bool {
 	if !g.state.claim() {
 		return false
 	}
-	g.cause = g.call.cause()
+	if n := len(g.layers); n > 0 {
+		g.cause = g.call.cause(g.layers[n-1].ctx)
+	}
 	return true
 }
 

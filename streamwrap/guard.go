@@ -15,10 +15,13 @@ import (
 const (
 	// resetPatience bounds the wait for the reset before the context ends.
 	resetPatience = 10 * time.Millisecond
-	// secondPhase is the pause before what could not be done at once: headers
-	// may arrive at the moment of the cancellation, and a request must not be
-	// ended before it is reset.
-	secondPhase = 25 * time.Millisecond
+	// secondReset is when the response is closed again: its headers may have
+	// arrived at the very moment of the cancellation.
+	secondReset = 25 * time.Millisecond
+	// release is when the request is ended, which an HTTP/1.1 transport needs
+	// to let go of it. It must be reset by then, on the busiest machine: else
+	// the server takes it for complete.
+	release = time.Second
 	// watchdog is how long an operation under way may take to report the end
 	// of the context, before the RPC ends without it.
 	watchdog = time.Second
@@ -225,20 +228,22 @@ func (g *guard) reset() {
 	wire := g.s.wire
 	known := g.s.call.headersKnown.Load()
 	if known {
-		late := time.AfterFunc(resetPatience, func() { g.s.call.scope.finish(g.ctxErr, g.cause) })
+		late := time.AfterFunc(resetPatience, g.endContext)
 		_ = wire.CloseResponse() // sends CANCEL
 		late.Stop()
 	}
 	g.endContext()
-	time.Sleep(secondPhase)
 	if !known {
-		_ = wire.CloseResponse()
+		time.AfterFunc(secondReset, func() { _ = wire.CloseResponse() })
 	}
-	_ = wire.CloseRequest() // releases an HTTP/1.1 writer
+	time.AfterFunc(release, func() {
+		_ = wire.CloseResponse()
+		_ = wire.CloseRequest()
+	})
 }
 
-// endStream reports the end of the context as the end of the RPC, except to a
-// Receive under way: that reports what it sees itself.
+// endStream reports the end of the context as the end of the RPC, or leaves
+// that to the operation under way, which knows better.
 func (g *guard) endStream() {
 	call := &g.s.call
 	call.mu.Lock()
@@ -249,11 +254,7 @@ func (g *guard) endStream() {
 	call.mu.Unlock()
 	waits := false
 	for s := groups; s != nil; s = s.next {
-		if s.state.has(recvBusy) {
-			waits = true
-			continue
-		}
-		g.s.end(s, terminal{kind: g.kind(), result: g.result})
+		waits = !g.endGroup(s) || waits
 	}
 	if !waits {
 		return
@@ -263,6 +264,16 @@ func (g *guard) endStream() {
 	if !call.over && g.timer == nil {
 		g.timer = time.AfterFunc(watchdog, g.giveUp)
 	}
+}
+
+// endGroup ends a group whose context has ended. It reports false if an
+// operation is under way; that one calls it again when it leaves.
+func (g *guard) endGroup(s *group) bool {
+	if s.state.has(sendBusy | recvBusy) {
+		return s.state.has(claimed)
+	}
+	g.s.end(s, terminal{kind: g.kind(), result: g.result})
+	return true
 }
 
 // giveUp ends the stream although an operation has not returned.

@@ -127,7 +127,8 @@ type End struct {
 	// Code is the code of Err as connect sends it; 0 if Err is nil.
 	Code connect.Code
 
-	// Sent and Received count the messages that passed this interceptor.
+	// Sent and Received count the messages that passed this interceptor: not
+	// those that it, or one before it on their way, refused.
 	Sent, Received int64
 
 	// SentBytes and ReceivedBytes are the sums of Message.WireBytes; -1 if

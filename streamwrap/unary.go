@@ -70,7 +70,7 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 	if !call.spec.IsClient {
 		call.info, _ = connect.CallInfoForHandlerContext(ctx)
 	} else {
-		mergeAbsent(req.Header(), call.staged)
+		mergeStaged(req.Header(), call.staged, call.attempt)
 	}
 	return u, ctx
 }
@@ -125,8 +125,19 @@ func (u *unary) client(ctx context.Context, req connect.AnyRequest, next connect
 }
 
 // handler runs the hooks of a handler: Receive, Received, next, Send, Sent,
-// Header. connect has received the request, and will send the response.
+// Header. connect has received the request, and will send the response, whose
+// headers leave whatever the result is.
 func (u *unary) handler(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	res, err := u.answer(ctx, req, next)
+	if h, ok := u.call.ResponseHeader(); ok {
+		if refusal := u.header(h); err == nil {
+			err = refusal
+		}
+	}
+	return res, err
+}
+
+func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
 	if err := u.receive(); err != nil {
 		return nil, err
 	}
@@ -135,22 +146,16 @@ func (u *unary) handler(ctx context.Context, req connect.AnyRequest, next connec
 		return nil, err
 	}
 	res, err := next(ctx, req)
-	err = u.call.replaced(coded(err))
-	if err == nil && res != nil {
-		if err = u.send(res.Any()); err == nil {
-			u.begin()
-			u.afterSend(res.Any(), nil, 0)
-			u.first = time.Since(u.call.start)
-		}
+	if err != nil || res == nil {
+		return res, u.call.replaced(coded(err))
 	}
-	if u.t.header != nil {
-		if h, ok := u.call.ResponseHeader(); ok {
-			if refusal := u.header(h); err == nil {
-				err = refusal
-			}
-		}
+	if err := u.send(res.Any()); err != nil {
+		return nil, err
 	}
-	return res, err
+	u.begin()
+	u.afterSend(res.Any(), nil, 0)
+	u.first = time.Since(u.call.start)
+	return res, nil
 }
 
 func (u *unary) send(msg any) error {
@@ -196,6 +201,9 @@ func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if refusal != nil {
+		u.received = 0
+	}
 	return u.check(refusal)
 }
 
@@ -239,7 +247,7 @@ func (u *unary) finish(returned *bool) {
 			Outcome: u.call.outcome(u.err), Err: u.err,
 			Sent: u.sent, Received: u.received, SentBytes: -1, ReceivedBytes: -1,
 			Elapsed: time.Since(u.call.start), FirstMessage: u.first,
-			Panic: p, Cause: context.Cause(&u.call.scope),
+			Panic: p, Cause: context.Cause(u.ctx),
 		}
 		if u.err != nil {
 			u.end.Code = connect.CodeOf(u.err)

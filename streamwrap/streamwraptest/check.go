@@ -19,8 +19,10 @@ const (
 	// patience is how long an operation may take that does not wait for
 	// anything. In a bubble it passes at once if everybody is stuck.
 	patience = 3 * time.Second
-	// hangLimit is how long a rule may take.
-	hangLimit = 20 * time.Second
+	// hangLimit is how long a rule may take in real time, hangLimitInBubble how
+	// long in fake time.
+	hangLimit         = 20 * time.Second
+	hangLimitInBubble = time.Hour
 	// aftermath is how long goroutines may live on after the end of an RPC. It
 	// is fake time only.
 	aftermath = time.Minute
@@ -42,6 +44,7 @@ type check struct {
 	mu       sync.Mutex
 	findings []string
 	cleanups []func()
+	streams  []connect.StreamingClientConn
 }
 
 // run runs the rule, in a bubble unless it wants real time.
@@ -73,10 +76,14 @@ func (c *check) run(t *testing.T) {
 
 // main runs the rule on a goroutine of its own, so that it may get stuck.
 func (c *check) main() {
+	limit := hangLimit
+	if !c.rule.real {
+		limit = hangLimitInBubble
+	}
 	done := c.start(func() { c.rule.test(c) })
 	select {
 	case <-done:
-	case <-time.After(hangLimit):
+	case <-time.After(limit):
 		c.broken("the RPC hangs, and does not even end with its context")
 	}
 	for _, cleanup := range slices.Backward(c.cleanups) {

@@ -33,7 +33,6 @@ type ClientConn struct {
 	requestHeader   http.Header
 	responseHeader  http.Header
 	responseTrailer http.Header
-	eof             error
 	waits           waiter
 
 	opened     chan struct{} // the request is under way
@@ -64,13 +63,13 @@ func NewClientConn(script Script) *ClientConn {
 		requestHeader:   make(http.Header),
 		responseHeader:  cloneHeader(script.ResponseHeader),
 		responseTrailer: cloneHeader(script.ResponseTrailer),
-		eof:             newEOF(),
 		opened:          make(chan struct{}),
 		leading:         make(chan struct{}, 1),
 		closed:          make(chan struct{}),
 	}
 	c.quiet, c.tb = script.Quiet, script.TB
 	c.send.steps, c.receive.steps = script.Send, script.Receive
+	c.receive.final, c.receive.sticky = newEOF(), true
 	c.waits = c.wait // a method value made once: it would allocate each time
 	return c
 }
@@ -141,7 +140,7 @@ func (c *ClientConn) sendMessage(msg any) error {
 			return err
 		}
 	}
-	err := c.send.play(c.ctx, c.waits, msg, nil)
+	err := c.send.play(c.ctx, c.waits, msg)
 	if err == nil {
 		c.count[0].Add(1)
 	}
@@ -176,7 +175,7 @@ func (c *ClientConn) receiveMessage(msg any) error {
 	if !c.deaf() && c.ctx.Err() != nil {
 		return contextError(c.ctx)
 	}
-	return c.receive.play(c.ctx, c.waits, msg, c.eof)
+	return c.receive.play(c.ctx, c.waits, msg)
 }
 
 // CloseRequest implements [connect.StreamingClientConn].

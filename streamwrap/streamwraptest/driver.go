@@ -62,12 +62,28 @@ func clientCounts(kind connect.StreamType, n int) (send, receive int) {
 
 // open opens a client's stream through the interceptor under test.
 func (c *check) open(ctx context.Context, conn *ClientConn) connect.StreamingClientConn {
-	stream := c.interceptor().WrapStreamingClient(conn.Open)(ctx, conn.script.RPC.Spec)
-	if isNil(stream) {
-		c.fatal("%v client: WrapStreamingClient returned a nil conn, which connect then calls", conn.spec.StreamType)
-	}
+	stream := c.openWith(ctx, c.interceptor(), conn.Open, conn.script.RPC.Spec)
 	addHeader(stream.RequestHeader(), conn.script.RPC.Header)
 	return stream
+}
+
+// openWith opens a client's stream through any interceptor, and keeps it until
+// the check is over: streamwrap finds streams that were dropped when the garbage
+// is collected, outside of the bubble, whose channels it must not touch then.
+func (c *check) openWith(ctx context.Context, i connect.Interceptor, next connect.StreamingClientFunc, spec connect.Spec) connect.StreamingClientConn {
+	stream := i.WrapStreamingClient(next)(ctx, spec)
+	if isNil(stream) {
+		c.fatal("%v client: WrapStreamingClient returned a nil conn, of which connect then calls methods", spec.StreamType)
+	}
+	c.keep(stream)
+	return stream
+}
+
+// keep keeps a stream until the check is over.
+func (c *check) keep(stream connect.StreamingClientConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = append(c.streams, stream)
 }
 
 // serve runs a handler behind the interceptor under test.

@@ -26,7 +26,6 @@ type HandlerConn struct {
 	send, receive   side
 	responseHeader  http.Header
 	responseTrailer http.Header
-	eof             error
 	waits           waiter
 	flushOnce       sync.Once
 	flushed         atomic.Bool
@@ -48,10 +47,10 @@ func NewHandlerConn(script Script) *HandlerConn {
 		ctx:             context.Background(),
 		responseHeader:  make(http.Header),
 		responseTrailer: make(http.Header),
-		eof:             newEOF(),
 	}
 	c.quiet, c.tb = script.Quiet, script.TB
 	c.send.steps, c.receive.steps = script.Send, script.Receive
+	c.receive.final, c.receive.sticky = newEOF(), true
 	c.waits = c.wait // a method value made once: it would allocate each time
 	return c
 }
@@ -108,7 +107,7 @@ func (c *HandlerConn) sendMessage(msg any) error {
 	if msg == nil {
 		return nil
 	}
-	err := c.send.play(c.ctx, c.waits, msg, nil)
+	err := c.send.play(c.ctx, c.waits, msg)
 	if err == nil {
 		c.count[0].Add(1)
 	}
@@ -125,7 +124,7 @@ func (c *HandlerConn) Receive(msg any) error {
 	if c.ctx.Err() != nil {
 		return c.end(op, contextError(c.ctx))
 	}
-	err := c.receive.play(c.ctx, c.waits, msg, c.eof)
+	err := c.receive.play(c.ctx, c.waits, msg)
 	if err == nil {
 		c.count[1].Add(1)
 		if op >= 0 {

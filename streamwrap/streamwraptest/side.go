@@ -16,9 +16,11 @@ import (
 type side struct {
 	busy  atomic.Bool // an operation is under way; it owns what follows
 	steps []Step
-	next  int   // index into steps
-	times int   // how often steps[next] has been played
-	last  error // of the last step that failed
+	next  int // index into steps
+	times int // how often steps[next] has been played
+
+	final  error // what operations after the last step return
+	sticky bool  // the last error becomes final
 }
 
 // waiter says how a scripted conn waits: until the gate opens (nil: never), or
@@ -41,24 +43,22 @@ func (s *side) wait(wait waiter) error {
 	return nil
 }
 
-// play plays the steps of one operation; otherwise is what happens after the
-// last one, unless there was an error.
-func (s *side) play(ctx context.Context, wait waiter, msg any, otherwise error) error {
+// play plays the steps of one operation. After the last one it returns final.
+func (s *side) play(ctx context.Context, wait waiter, msg any) error {
 	if err := s.wait(wait); err != nil {
 		return err
 	}
 	if s.next >= len(s.steps) {
-		if s.last != nil {
-			return s.last
-		}
-		return otherwise
+		return s.final
 	}
 	step := &s.steps[s.next]
 	if s.times++; step.times >= 0 && s.times >= step.times {
 		s.next, s.times = s.next+1, 0
 	}
 	err := step.act(ctx, msg)
-	s.last = err
+	if err != nil && s.sticky {
+		s.final = err
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package streamwraptest
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -63,6 +64,7 @@ func (s *suite) check(t *testing.T, r rule) verdict {
 	for _, p := range placements() {
 		c := &check{rule: r, newInterceptor: s.newInterceptor, placement: p}
 		c.run(t)
+		runtime.KeepAlive(c)
 		if s.reportsLeaks(r) {
 			c.findings = append(c.findings, c.leaks...)
 		}

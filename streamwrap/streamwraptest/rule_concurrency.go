@@ -1,0 +1,126 @@
+package streamwraptest
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+)
+
+const ruleNameConcurrency = "concurrency"
+
+func ruleConcurrency() rule {
+	return rule{
+		name:  ruleNameConcurrency,
+		needs: []string{ruleNameOpen},
+		real:  true, // who waits for a mutex stops the clock of a bubble
+		why: "the two sides of a stream are used by two goroutines. With one lock around both, a Receive that waits for " +
+			"an answer keeps back the Send that asks for it; without any, fields that both sides use are a data race, which " +
+			"-race reports here.",
+		test: func(c *check) {
+			c.sendsDuringReceive()
+			c.receivesDuringSend()
+			if c.ok() {
+				c.usesBothSides()
+			}
+		},
+	}
+}
+
+// hold returns a step that says when it is reached, and goes on when released;
+// a message arrives if there is one.
+func hold(m proto.Message) (step Step, reached, release chan struct{}) {
+	reached, release = make(chan struct{}), make(chan struct{})
+	return Do(func(ctx context.Context, msg any) error {
+		close(reached)
+		select {
+		case <-release:
+		case <-ctx.Done():
+			return contextError(ctx)
+		}
+		if m == nil {
+			return nil
+		}
+		return fill(msg, m)
+	}), reached, release
+}
+
+// sendsDuringReceive sends while a Receive waits.
+func (c *check) sendsDuringReceive() {
+	first, last := texts("message", 2)[0], texts("message", 2)[1]
+	c.bothSides(func() (Script, func(what string, conn sendReceiver)) {
+		step, reached, release := hold(last)
+		return Script{Receive: []Step{Message(first), step}}, func(what string, conn sendReceiver) {
+			_ = conn.Send(first)
+			_ = conn.Receive(&text{})
+			received := c.start(func() { _ = conn.Receive(&text{}) })
+			c.await(reached, what+": Receive does not reach the inner conn")
+			c.within(what+": Send does not return while a Receive waits for a message", func() { _ = conn.Send(last) })
+			close(release)
+			c.await(received, what+": Receive does not return although its message arrived")
+		}
+	})
+}
+
+// receivesDuringSend receives while a Send waits, as for flow control.
+func (c *check) receivesDuringSend() {
+	messages := texts("message", 3)
+	c.bothSides(func() (Script, func(what string, conn sendReceiver)) {
+		step, reached, release := hold(nil)
+		script := Script{Receive: Messages(messages...), Send: []Step{Accept(), step}}
+		return script, func(what string, conn sendReceiver) {
+			_ = conn.Send(messages[0])
+			_ = conn.Receive(&text{})
+			sent := c.start(func() { _ = conn.Send(messages[1]) })
+			c.await(reached, what+": Send does not reach the inner conn")
+			c.within(what+": Receive does not return while a Send is blocked", func() { _ = conn.Receive(&text{}) })
+			close(release)
+			c.await(sent, what+": Send does not return although its message has left")
+		}
+	})
+}
+
+// usesBothSides lets both sides run at full speed for the race detector.
+func (c *check) usesBothSides() {
+	const n = 100
+	messages := texts("message", n)
+	c.bothSides(func() (Script, func(what string, conn sendReceiver)) {
+		return Script{Receive: Messages(messages...)}, func(what string, conn sendReceiver) {
+			_ = conn.Send(nil)
+			sent := c.start(func() {
+				for _, m := range messages {
+					if err := conn.Send(m); err != nil {
+						c.broken("%s: while the other side receives, Send returned %v", what, err)
+						return
+					}
+				}
+			})
+			got := receiveAll(conn, n) // not the end: Send may fail after it
+			c.await(sent, what+": Send does not return while the other side receives")
+			c.compare(what+": received", values(got), values(messages))
+		}
+	})
+}
+
+// bothSides runs a bidirectional stream on a client and on a handler.
+func (c *check) bothSides(newUse func() (Script, func(what string, conn sendReceiver))) {
+	ctx, cancel := c.context()
+	defer cancel()
+	script, use := newUse()
+	client := NewClientConn(script)
+	stream := c.open(ctx, client)
+	use("bidi client", stream)
+	finish(stream)
+
+	script, use = newUse()
+	handler := NewHandlerConn(script)
+	_ = c.serve(ctx, handler, func(_ context.Context, inner connect.StreamingHandlerConn) error {
+		use("bidi handler", inner)
+		return nil
+	})
+	for _, misuse := range []error{client.Misuse(), handler.Misuse()} {
+		if misuse != nil {
+			c.broken("the interceptor uses the inner conn wrongly: %v", misuse)
+		}
+	}
+}
