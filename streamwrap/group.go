@@ -2,6 +2,7 @@ package streamwrap
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -305,7 +306,12 @@ func (g *group) returnHooks(err error, refuser int) error {
 // returns runs one Return hook and records what it handed outward.
 func (l *layer) returns(err error) error {
 	if l.t.ret != nil {
-		if replaced := l.t.ret(l.s, l.ctx, err); replaced != nil {
+		replaced := l.t.ret(l.s, l.ctx, err)
+		switch {
+		case replaced == nil: // an error stays one
+		case err != nil && errors.Is(replaced, err):
+			err = coded(replaced)
+		default:
 			err = notEOF(replaced)
 		}
 	}

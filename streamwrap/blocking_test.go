@@ -1,0 +1,397 @@
+package streamwrap_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// askAll calls everything an interceptor may call on a Call, and fails if that
+// takes any time: in a bubble, waiting for anything does.
+func askAll(t *testing.T, when string, call *streamwrap.Call) {
+	t.Helper()
+	for name, ask := range map[string]func(){
+		"ID": func() { call.ID() }, "Parent": func() { call.Parent() }, "Spec": func() { call.Spec() },
+		"Procedure": func() { call.Procedure() }, "Service": func() { call.Service() }, "Method": func() { call.Method() },
+		"IsClient": func() { call.IsClient() }, "StreamType": func() { call.StreamType() }, "Start": func() { call.Start() },
+		"Peer": func() { call.Peer() }, "RequestHeader": func() { call.RequestHeader() },
+		"ResponseHeader": func() { call.ResponseHeader() }, "ResponseTrailer": func() { call.ResponseTrailer() },
+		"SetResponseHeader": func() { call.SetResponseHeader("A", "a") },
+		"Exchange":          func() { call.Exchange() }, "Enforceable": func() { call.Enforceable() },
+	} {
+		start := time.Now()
+		ask()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("%s: %s took %v", when, name, took)
+		}
+	}
+}
+
+// askingHooks asks everything in every hook.
+func askingHooks(t *testing.T) streamwrap.Hooks[life] {
+	t.Helper()
+	return streamwrap.Hooks[life]{
+		Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+			askAll(t, "Open", call)
+			return nil, nil, nil
+		},
+		Header:  func(l *life, _ context.Context, _ http.Header) error { askAll(t, "Header", l.call); return nil },
+		Send:    func(l *life, _ context.Context, _ any) error { askAll(t, "Send", l.call); return nil },
+		Sent:    func(l *life, _ context.Context, _ *streamwrap.Message) { askAll(t, "Sent", l.call) },
+		Receive: func(l *life, _ context.Context) error { askAll(t, "Receive", l.call); return nil },
+		Received: func(l *life, _ context.Context, _ *streamwrap.Message) error {
+			askAll(t, "Received", l.call)
+			return nil
+		},
+		Return: func(l *life, _ context.Context, err error) error { askAll(t, "Return", l.call); return err },
+		End:    func(l *life, _ context.Context, _ *streamwrap.End) { askAll(t, "End", l.call) },
+	}
+}
+
+// TestNothingOnCallBlocks is streams-logging §3.3: the response takes its time,
+// and connect's ResponseHeader and ResponseTrailer would wait for it.
+func TestNothingOnCallBlocks(t *testing.T) {
+	t.Parallel()
+	endings := map[string]func() (http.Header, context.Context){
+		"success": func() (http.Header, context.Context) {
+			return conntest.WithFaults(conntest.Delay(time.Minute)), context.Background()
+		},
+		"error": func() (http.Header, context.Context) {
+			return conntest.WithFaults(conntest.Delay(time.Minute), conntest.Fail(connect.CodeAborted, "no")), context.Background()
+		},
+		"cancellation": func() (http.Header, context.Context) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_ = cancel
+			return conntest.WithFaults(conntest.Delay(time.Minute)), ctx
+		},
+	}
+	for name, ending := range endings {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				r := newRig(t, c, setup{client: askingHooks(t), server: askingHooks(t)})
+				header, ctx := ending()
+				_ = r.clients.Do(ctx, c.Kind, header, "one", "two")
+				r.WaitCalls(1)
+			})
+		})
+	}
+}
+
+// TestNothingOnCallBlocksDuringIO: asked from elsewhere, while the stream's user
+// waits in Send or Receive, or has not begun.
+func TestNothingOnCallBlocksDuringIO(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: h2, Kinds: streams}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{config: conntest.Config{Service: waiting(c.Kind == connect.StreamTypeBidi)}})
+		ctx, cancel := context.WithCancel(context.Background())
+		if c.Kind&connect.StreamTypeClient != 0 {
+			_ = r.unopened(ctx)
+			askAll(t, "unopened", r.client.Lives()[0].call)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if conn, err := r.start(ctx, nil); err == nil {
+				_ = conn.Receive(&conntest.Message{})
+			}
+		}()
+		synctest.Wait()
+		lives := r.client.Lives()
+		askAll(t, "waiting", lives[len(lives)-1].call)
+		askAll(t, "waiting on the server", r.server.Life(t).call)
+		cancel()
+		<-done
+	})
+}
+
+// TestAbortDoesNotBlock in any hook, and is no deadlock.
+func TestAbortInHooks(t *testing.T) {
+	t.Parallel()
+	cause := connect.NewError(connect.CodePermissionDenied, errors.New("why"))
+	hooksWith := map[string]func(func(*streamwrap.Call)) streamwrap.Hooks[life]{
+		"Open": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+				abort(call)
+				return nil, nil, nil
+			}}
+		},
+		"Header": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Header: func(l *life, _ context.Context, _ http.Header) error { abort(l.call); return nil }}
+		},
+		"Send": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Send: func(l *life, _ context.Context, _ any) error { abort(l.call); return nil }}
+		},
+		"Sent": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Sent: func(l *life, _ context.Context, _ *streamwrap.Message) { abort(l.call) }}
+		},
+		"Receive": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Receive: func(l *life, _ context.Context) error { abort(l.call); return nil }}
+		},
+		"Received": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Received: func(l *life, _ context.Context, _ *streamwrap.Message) error { abort(l.call); return nil }}
+		},
+		"Return": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{Return: func(l *life, _ context.Context, err error) error { abort(l.call); return err }}
+		},
+		"End": func(abort func(*streamwrap.Call)) streamwrap.Hooks[life] {
+			return streamwrap.Hooks[life]{End: func(l *life, _ context.Context, _ *streamwrap.End) { abort(l.call) }}
+		},
+	}
+	for hook, hooks := range hooksWith {
+		for _, client := range []bool{true, false} {
+			side := map[bool]string{true: "client", false: "server"}[client]
+			t.Run(side+"/"+hook, func(t *testing.T) {
+				t.Parallel()
+				conntest.Matrix{Transports: h2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+					abort := func(call *streamwrap.Call) {
+						start := time.Now()
+						call.Abort(cause)
+						if took := time.Since(start); took != 0 {
+							t.Errorf("Abort took %v", took)
+						}
+					}
+					s := setup{server: hooks(abort)}
+					if client {
+						s = setup{client: hooks(abort)}
+					}
+					r := newRig(t, c, s)
+					reply := r.clients.Do(t.Context(), c.Kind, nil, "one", "two")
+					synctest.Wait()
+					time.Sleep(time.Second)
+					p := r.server
+					if client {
+						p = r.client
+					}
+					end := p.Life(t).End()
+					switch hook {
+					case "Return", "End": // it had a result already
+						if reply.Err != nil || end.Outcome != streamwrap.Completed {
+							t.Errorf("%v, %s", reply.Err, p.Life(t))
+						}
+					case "Open", "Header", "Send":
+						if client && c.Kind != connect.StreamTypeUnary && (reply.Err != error(cause) || r.Requests() != 0) {
+							t.Errorf("%v after %d requests", reply.Err, r.Requests())
+						}
+						fallthrough
+					default:
+						if client && end.Err != error(cause) && end.Err != nil {
+							t.Errorf("%s: %v", p.Life(t), end.Err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestHooksHoldOnlyTheirSide: a hook that waits on one side does not keep the
+// other from its messages.
+func TestHooksHoldOnlyTheirSide(t *testing.T) {
+	t.Parallel()
+	for _, held := range []string{"Send", "Receive"} {
+		for _, client := range []bool{true, false} {
+			side := map[bool]string{true: "client", false: "server"}[client]
+			t.Run(side+"/"+held, func(t *testing.T) {
+				t.Parallel()
+				conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+					release := make(chan struct{})
+					var waits atomic.Bool
+					hooks := failing(held, func() error {
+						if waits.Load() {
+							<-release
+						}
+						return nil
+					})
+					// Both sides of the wire send and receive independently.
+					talk := func(conn interface {
+						Send(any) error
+						Receive(any) error
+					}) error {
+						done := make(chan error)
+						go func() { done <- conn.Send(conntest.Text("x")) }()
+						err := conn.Receive(&conntest.Message{})
+						return errors.Join(err, <-done)
+					}
+					s := setup{config: bidiService(func(_ context.Context, stream *bidiStream) error { return talk(stream.Conn()) })}
+					if client {
+						s.client = hooks
+					} else {
+						s.server = hooks
+					}
+					r := newRig(t, c, s)
+					stream := r.clients.Bidi.CallBidiStream(t.Context())
+					_ = stream.Send(nil)
+					waits.Store(true)
+					conn, _ := stream.Conn()
+					done := make(chan error)
+					go func() { done <- talk(conn) }()
+					synctest.Wait()
+					p := r.server
+					if client {
+						p = r.client
+					}
+					want := map[string]string{"Send": "Received(1)", "Receive": "Sent(1)"}[held]
+					if got := p.Life(t); got.count(want[:len(want)-2]) != 1 {
+						t.Errorf("while %s is held: %s, want %s", held, got, want)
+					}
+					close(release)
+					if err := <-done; err != nil {
+						t.Error(err)
+					}
+					_ = stream.CloseRequest()
+					_, err := drain(conn)
+					wantEOF(t, "Receive", err)
+					r.WaitCalls(1)
+				})
+			})
+		}
+	}
+}
+
+// TestCloseResponseFreesWaitingHooks: the end of the RPC ends the hooks' context
+// first, so that no limiter's sleep holds it up; then End waits for the hook.
+func TestCloseResponseFreesWaitingHooks(t *testing.T) {
+	t.Parallel()
+	for _, hook := range []string{"Send", "Receive"} {
+		t.Run(hook, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				wait := func(ctx context.Context) error {
+					select {
+					case <-time.After(time.Hour):
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				var waits atomic.Bool
+				hooks := streamwrap.Hooks[life]{
+					Send: func(_ *life, ctx context.Context, _ any) error {
+						if waits.Load() && hook == "Send" {
+							return wait(ctx)
+						}
+						return nil
+					},
+					Receive: func(_ *life, ctx context.Context) error {
+						if waits.Load() && hook == "Receive" {
+							return wait(ctx)
+						}
+						return nil
+					},
+				}
+				r := newRig(t, c, setup{client: hooks})
+				conn := r.pingPong(t.Context(), t)
+				waits.Store(true)
+				used := make(chan error)
+				go func() {
+					if hook == "Send" {
+						used <- conn.Send(conntest.Text("x"))
+					} else {
+						used <- conn.Receive(&conntest.Message{})
+					}
+				}()
+				synctest.Wait()
+				start := time.Now()
+				if err := conn.CloseResponse(); err != nil {
+					t.Errorf("CloseResponse: %v", err)
+				}
+				if err := <-used; err == nil || !isCoded(err) {
+					t.Errorf("%s: %v", hook, err)
+				}
+				promptly(t, "CloseResponse", start)
+				synctest.Wait()
+				r.client.wantEnd(t, "closed_early canceled 1/1")
+			})
+		})
+	}
+}
+
+// TestEndWaitsForHooks that ignore their context, but not for I/O.
+func TestEndWaitsForHooks(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var waits atomic.Bool
+		var endedAt time.Time
+		r := newRig(t, c, setup{client: streamwrap.Hooks[life]{
+			Send: func(*life, context.Context, any) error {
+				if waits.Load() {
+					time.Sleep(time.Second)
+				}
+				return nil
+			},
+			End: func(*life, context.Context, *streamwrap.End) { endedAt = time.Now() },
+		}})
+		conn := r.pingPong(t.Context(), t)
+		waits.Store(true)
+		start := time.Now()
+		sent := make(chan error)
+		go func() { sent <- conn.Send(conntest.Text("x")) }()
+		synctest.Wait()
+		_ = conn.CloseResponse()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("CloseResponse took %v: it is not its hook", took)
+		}
+		if err := <-sent; err == nil {
+			t.Error("Send after the end succeeded")
+		}
+		synctest.Wait()
+		if endedAt.Sub(start) != time.Second {
+			t.Errorf("End after %v, want 1s", endedAt.Sub(start))
+		}
+	})
+}
+
+// TestCloseResponseOfUnopenedStream: connect would wait for the response to a
+// request that nobody made.
+func TestCloseResponseOfUnopenedStream(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{})
+		conn := r.unopened(context.Background())
+		start := time.Now()
+		if err := conn.CloseResponse(); err != nil {
+			t.Errorf("CloseResponse: %v", err)
+		}
+		promptly(t, "CloseResponse", start)
+		r.client.want(t, "Open End(closed_early canceled 0/0)")
+		wantCode(t, "Receive", conn.Receive(&conntest.Message{}), connect.CodeCanceled)
+		if err := conn.Send(conntest.Text("late")); err == nil {
+			t.Error("Send succeeded")
+		}
+		_ = conn.CloseRequest()
+		time.Sleep(time.Second)
+		if n := r.Requests(); n != 0 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
+// TestBackPressure: a Receive hook that waits delays the next message.
+func TestBackPressure(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeServer}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{client: streamwrap.Hooks[life]{
+			Receive: func(*life, context.Context) error {
+				time.Sleep(time.Second)
+				return nil
+			},
+		}})
+		start := time.Now()
+		if reply := r.do(t, nil, "one"); reply.Err != nil || len(reply.Messages) != 3 {
+			t.Errorf("%q, %v", reply.Messages, reply.Err)
+		}
+		if took := time.Since(start); took != 4*time.Second { // and the EOF
+			t.Errorf("took %v, want 4s", took)
+		}
+	})
+}

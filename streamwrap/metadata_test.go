@@ -1,0 +1,382 @@
+package streamwrap_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+const (
+	headerKey  = conntest.HeaderPrefix + "A"
+	trailerKey = conntest.TrailerPrefix + "B"
+)
+
+// metadata asks the echo service for a response header and a trailer.
+func metadata() http.Header {
+	return http.Header{headerKey: {"a"}, trailerKey: {"b"}, conntest.CountHeader: {"1"}}
+}
+
+// TestResponseMetadataOnClients: the headers are there from the first Received
+// on (with a server stream, whose Send waits for them, from its Sent on), the
+// trailers once a Receive had an error; before that they are not, and never is
+// anybody kept waiting.
+func TestResponseMetadataOnClients(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []bool{false, true} {
+		name := map[bool]string{false: "success", true: "error"}[fails]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				check := func(when string, call *streamwrap.Call, headers, trailers bool) {
+					h, ok := call.ResponseHeader()
+					if ok != headers || ok && h.Get(headerKey) != "a" && !fails {
+						t.Errorf("%s: ResponseHeader %v, %v; want %v", when, h, ok, headers)
+					}
+					tr, ok := call.ResponseTrailer()
+					if ok != trailers || ok && tr.Get(trailerKey) != "b" && !fails {
+						t.Errorf("%s: ResponseTrailer %v, %v; want %v", when, tr, ok, trailers)
+					}
+				}
+				unary, server := c.Kind == connect.StreamTypeUnary, c.Kind == connect.StreamTypeServer
+				received := 0
+				hooks := streamwrap.Hooks[life]{
+					Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+						check("Open", call, false, false)
+						return nil, nil, nil
+					},
+					Header: func(l *life, _ context.Context, _ http.Header) error {
+						check("Header", l.call, false, false)
+						return nil
+					},
+					Send: func(l *life, _ context.Context, _ any) error {
+						check("Send", l.call, received > 0, false)
+						return nil
+					},
+					Sent: func(l *life, _ context.Context, m *streamwrap.Message) {
+						if server {
+							check("Sent", l.call, true, false)
+						}
+					},
+					Received: func(l *life, _ context.Context, m *streamwrap.Message) error {
+						received++
+						switch {
+						case unary && fails: // they are in the error
+							check("Received an error", l.call, false, false)
+							e, _ := errors.AsType[*connect.Error](m.Err)
+							if e.Meta().Get(headerKey) != "a" || e.Meta().Get(trailerKey) != "b" {
+								t.Errorf("Meta %v", e.Meta())
+							}
+						case unary:
+							check("Received", l.call, true, true)
+						default:
+							check("Received", l.call, true, m.Err != nil)
+						}
+						return nil
+					},
+					Return: func(l *life, _ context.Context, err error) error {
+						check("Return", l.call, !unary || !fails, !unary || !fails)
+						return err
+					},
+					End: func(l *life, _ context.Context, _ *streamwrap.End) {
+						check("End", l.call, !unary || !fails, !unary || !fails)
+					},
+				}
+				r := newRig(t, c, setup{client: hooks})
+				header := metadata()
+				if fails {
+					conntest.Fail(connect.CodeAborted, "no").After(1).Add(header)
+				}
+				reply := r.do(t, header, "one")
+				if (reply.Err != nil) != fails {
+					t.Errorf("call: %v", reply.Err)
+				}
+			})
+		})
+	}
+}
+
+// TestErrorMetadata: an error arrives with the response's headers and trailers,
+// as without us, and Return and End see the very same error.
+func TestErrorMetadata(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var returned error
+		r := newRig(t, c, setup{client: streamwrap.Hooks[life]{
+			Return: func(_ *life, _ context.Context, err error) error { returned = err; return err },
+		}})
+		header := metadata()
+		conntest.Fail(connect.CodeAborted, "no").After(1).Add(header)
+		reply := r.do(t, header, "one")
+		wantServerError(t, reply.Err)
+		e, _ := errors.AsType[*connect.Error](reply.Err)
+		for key, want := range map[string]string{headerKey: "a", trailerKey: "b"} {
+			if got := e.Meta().Values(key); !slices.Contains(got, want) {
+				t.Errorf("Meta %s: %q", key, got)
+			}
+		}
+		if end := r.client.Life(t).End(); returned != reply.Err || end.Err != reply.Err {
+			t.Errorf("Return had %v, End %v, the caller %v", returned, end.Err, reply.Err)
+		}
+	})
+}
+
+// TestMetadataOnHandlers: request headers are there at once; response headers
+// may be set until the first message leaves, trailers until Return has run.
+func TestMetadataOnHandlers(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []bool{false, true} {
+		name := map[bool]string{false: "success", true: "error"}[fails]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				setHeader := func(when string, call *streamwrap.Call) {
+					h, ok := call.ResponseHeader()
+					if !ok {
+						t.Errorf("%s: no ResponseHeader", when)
+						return
+					}
+					h.Set("Conntest-Header-In-"+when, when)
+				}
+				setTrailer := func(when string, call *streamwrap.Call) {
+					tr, ok := call.ResponseTrailer()
+					if !ok {
+						t.Errorf("%s: no ResponseTrailer", when)
+						return
+					}
+					tr.Set("Conntest-Trailer-In-"+when, when)
+				}
+				r := newRig(t, c, setup{server: streamwrap.Hooks[life]{
+					Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+						if got := call.RequestHeader().Get(headerKey); got != "a" {
+							t.Errorf("Open: request header %q", got)
+						}
+						setHeader("Open", call)
+						setTrailer("Open", call)
+						return nil, nil, nil
+					},
+					Header: func(l *life, _ context.Context, h http.Header) error {
+						h.Set("Conntest-Header-In-Header", "Header")
+						return nil
+					},
+					Return: func(l *life, _ context.Context, err error) error {
+						setTrailer("Return", l.call)
+						return err
+					},
+				}})
+				header := metadata()
+				if fails {
+					conntest.Fail(connect.CodeAborted, "no").After(1).Add(header)
+				}
+				reply := r.do(t, header, "one")
+				if (reply.Err != nil) != fails {
+					t.Fatalf("call: %v", reply.Err)
+				}
+				headers, trailers := reply.Header, reply.Trailer
+				if fails {
+					e, _ := errors.AsType[*connect.Error](reply.Err)
+					headers, trailers = e.Meta(), e.Meta()
+				}
+				for _, in := range []string{"Open", "Header"} {
+					if got := headers.Values("Conntest-Header-In-" + in); len(got) != 1 || got[0] != in {
+						t.Errorf("header set in %s: %q", in, got)
+					}
+				}
+				for _, in := range []string{"Open", "Return"} {
+					if got := trailers.Values("Conntest-Trailer-In-" + in); len(got) != 1 || got[0] != in {
+						t.Errorf("trailer set in %s: %q", in, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestRequestHeaders: what Open stages and what Header sets arrives, once; what
+// the caller sets, at whatever moment, is never doubled.
+func TestRequestHeaders(t *testing.T) {
+	t.Parallel()
+	const ours, shared, decided = "Conntest-Ours", "Conntest-Shared", "Conntest-Decided"
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{client: streamwrap.Hooks[life]{
+			Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+				h := call.RequestHeader()
+				if h == nil {
+					t.Error("Open: nil RequestHeader")
+				}
+				h.Set(ours, "open")
+				if c.Kind != connect.StreamTypeUnary { // there the caller's are in the map already
+					h.Set(shared, "open")
+				}
+				return nil, nil, nil
+			},
+			Header: func(l *life, _ context.Context, h http.Header) error {
+				if got := h.Values(shared); len(got) != 1 || got[0] != "caller" {
+					t.Errorf("Header: %q", got)
+				}
+				if got := h.Get(ours); got != "open" {
+					t.Errorf("Header: staged %q", got)
+				}
+				h.Set(decided, "header of "+h.Get(shared))
+				if got := l.call.RequestHeader().Get(decided); got == "" {
+					t.Error("Header's map is not Call.RequestHeader")
+				}
+				return nil
+			},
+		}})
+		reply := r.do(t, http.Header{shared: {"caller"}}, "one")
+		if reply.Err != nil {
+			t.Fatal(reply.Err)
+		}
+		got := r.Calls()[0].Header
+		for key, want := range map[string]string{ours: "open", shared: "caller", decided: "header of caller"} {
+			if values := got.Values(key); len(values) != 1 || values[0] != want {
+				t.Errorf("%s: %q, want %q", key, values, want)
+			}
+		}
+	})
+}
+
+// TestRequestHeadersOfEmptyStreams: Header also runs if no message is sent
+// first, or at all.
+func TestRequestHeadersOfEmptyStreams(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		open func(conn connect.StreamingClientConn) error
+		want string
+	}{
+		{"Send nil", func(conn connect.StreamingClientConn) error { return conn.Send(nil) }, "Open Header Receive"},
+		{"CloseRequest", func(connect.StreamingClientConn) error { return nil }, "Open Header Receive"},
+		{"Send", func(conn connect.StreamingClientConn) error { return conn.Send(conntest.Text("one")) }, "Open Send Header Sent(1) Receive"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				r := newRig(t, c, setup{client: streamwrap.Hooks[life]{
+					Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *life, error) {
+						call.RequestHeader().Set("Conntest-Staged", "staged")
+						return nil, nil, nil
+					},
+					Header: func(_ *life, _ context.Context, h http.Header) error {
+						h.Set("Conntest-Token", "token")
+						return nil
+					},
+				}})
+				conn := r.unopened(t.Context())
+				if err := errors.Join(tt.open(conn), conn.CloseRequest()); err != nil {
+					t.Fatal(err)
+				}
+				_, err := drain(conn)
+				wantEOF(t, "Receive", err)
+				got := r.WaitCalls(1)[0].Header
+				if got.Get("Conntest-Token") != "token" || got.Get("Conntest-Staged") != "staged" {
+					t.Errorf("headers %v", got)
+				}
+				if line := r.client.Life(t).String(); !strings.HasPrefix(line, tt.want) {
+					t.Errorf("got %s, want %s…", line, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestCallInfoOfClients: NewClientContext works through us as it does alone.
+func TestCallInfoOfClients(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{})
+		ctx, info := connect.NewClientContext(t.Context())
+		info.RequestHeader().Set(headerKey, "a")
+		info.RequestHeader().Set(trailerKey, "b")
+		reply := r.clients.Do(ctx, c.Kind, nil, "one")
+		if reply.Err != nil {
+			t.Fatal(reply.Err)
+		}
+		if got := r.WaitCalls(1)[0].Header.Values(headerKey); len(got) != 1 {
+			t.Errorf("request header %q", got)
+		}
+		if c.Kind != connect.StreamTypeUnary { // the generic call leaves them in the response there
+			if info.ResponseHeader().Get(headerKey) != "a" || info.ResponseTrailer().Get(trailerKey) != "b" {
+				t.Errorf("CallInfo: %v, %v", info.ResponseHeader(), info.ResponseTrailer())
+			}
+		}
+		if info.Spec().Procedure != r.client.Life(t).call.Procedure() || info.Peer().Addr == "" {
+			t.Errorf("CallInfo: %+v, %+v", info.Spec(), info.Peer())
+		}
+	})
+}
+
+// TestConnsKeepTheirFacts: what the stream's user asks the conn is what connect
+// says.
+func TestConnsKeepTheirFacts(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: streams}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		r := newRig(t, c, setup{})
+		bare := c.Clients(r.Server)
+		of := func(clients *conntest.Clients) (connect.Spec, connect.Peer, int) {
+			var conn connect.StreamingClientConn
+			switch c.Kind {
+			case connect.StreamTypeClient:
+				conn, _ = clients.Client.CallClientStream(t.Context()).Conn()
+			case connect.StreamTypeBidi:
+				conn, _ = clients.Bidi.CallBidiStream(t.Context()).Conn()
+			default:
+				stream, err := clients.Server.CallServerStream(t.Context(), connect.NewRequest(conntest.Text("")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn, _ = stream.Conn()
+				defer func() { _, _ = drain(conn) }()
+			}
+			return conn.Spec(), conn.Peer(), len(conn.RequestHeader())
+		}
+		spec, peer, headers := of(r.clients)
+		wantSpec, wantPeer, wantHeaders := of(bare)
+		if spec != wantSpec || peer.Addr != wantPeer.Addr || peer.Protocol != wantPeer.Protocol || headers != wantHeaders {
+			t.Errorf("%+v, %+v, %d headers; want %+v, %+v, %d", spec, peer, headers, wantSpec, wantPeer, wantHeaders)
+		}
+	})
+}
+
+// TestGet: an idempotent unary call may travel as a GET.
+func TestGet(t *testing.T) {
+	t.Parallel()
+	const path = "/conntest.v1.Get/Unary"
+	idempotent := connect.WithIdempotency(connect.IdempotencyNoSideEffects)
+	conntest.Matrix{Transports: web, Kinds: unaryKind, Protocols: []conntest.Protocol{conntest.Connect}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var method string
+		r := newRig(t, c, setup{
+			client: streamwrap.Hooks[life]{Header: func(_ *life, _ context.Context, h http.Header) error {
+				h.Set("Conntest-Token", "token")
+				return nil
+			}},
+			config: conntest.Config{
+				Register: func(mux *http.ServeMux, opts ...connect.HandlerOption) {
+					mux.Handle(path, connect.NewUnaryHandler(path,
+						func(_ context.Context, req *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
+							method = req.HTTPMethod()
+							return connect.NewResponse(req.Msg), nil
+						}, append(opts, idempotent)...))
+				},
+			},
+		})
+		client := connect.NewClient[conntest.Message, conntest.Message](r.Client(), r.URL+path,
+			c.Option(), connect.WithHTTPGet(), idempotent, connect.WithInterceptors(r.client))
+		if _, err := client.CallUnary(t.Context(), connect.NewRequest(conntest.Text("one"))); err != nil || method != http.MethodGet {
+			t.Errorf("%s: %v", method, err)
+		}
+		if got := r.WaitCalls(1)[0].Header.Get("Conntest-Token"); got != "token" {
+			t.Errorf("header %q", got)
+		}
+		r.client.wantEnd(t, "completed 1/1")
+		r.server.wantEnd(t, "completed 1/1")
+	})
+}
