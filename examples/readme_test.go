@@ -90,7 +90,7 @@ func Example() {
 	// <nil>
 	// Hello! <nil>
 	// <nil>
-	// Converse refused: sent 1, received 2
+	// Converse refused: sent 1, received 1
 	// Converse failed: sent 2, received 1
 	// invalid_argument: nothing said
 }

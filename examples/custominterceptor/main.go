@@ -6,16 +6,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"log"
 	"net/http"
 	"net/http/httptest"
 
 	"connectrpc.com/connect"
+	"github.com/interconnect-go/interconnect/streamwrap"
 	"google.golang.org/protobuf/proto"
 
 	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 	"github.com/interconnect-go/interconnect/examples/gen/greet/v1/greetv1connect"
-	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
 // limit is what the interceptor keeps for one RPC.
@@ -65,9 +64,7 @@ func main() {
 	client := greetv1connect.NewGreetServiceClient(server.Client(), server.URL)
 	for _, name := range []string{"Ada", "Ada, and everybody else who ever wrote a program for a machine that did not exist"} {
 		stream := client.GreetMany(context.Background())
-		if err := stream.Send(&greetv1.GreetManyRequest{Name: name}); err != nil {
-			log.Fatal(err)
-		}
+		_ = stream.Send(&greetv1.GreetManyRequest{Name: name}) // if it fails, CloseAndReceive says why
 		_, err := stream.CloseAndReceive()
 		fmt.Printf("%.20s: %v\n", name, err)
 	}

@@ -42,11 +42,11 @@ func run(ctx context.Context, out io.Writer) error {
 	defer server.Close()
 
 	account := &account{out: out, served: served, called: called}
-	for _, protocol := range protocols {
-		options := append(protocol.options, connect.WithInterceptors(called.interceptor(), sendToken()))
+	for _, protocol := range protocols() {
 		httpClient := newHTTPClient()
-		client := greetv1connect.NewGreetServiceClient(httpClient, url, options...)
-		for _, scenario := range scenarios {
+		client := greetv1connect.NewGreetServiceClient(httpClient, url, protocol.option,
+			connect.WithInterceptors(called.interceptor(), sendToken()))
+		for _, scenario := range scenarios() {
 			account.play(ctx, protocol.name, scenario, client)
 		}
 		httpClient.CloseIdleConnections()
@@ -54,15 +54,19 @@ func run(ctx context.Context, out io.Writer) error {
 	return account.close()
 }
 
-// protocols are what one client option chooses between. The server speaks all
-// of them on the same port.
-var protocols = []struct {
-	name    string
-	options []connect.ClientOption
-}{
-	{"Connect", nil},
-	{"gRPC", []connect.ClientOption{connect.WithGRPC()}},
-	{"gRPC-Web", []connect.ClientOption{connect.WithGRPCWeb()}},
+// protocol is what a client option chooses. The server speaks all of them on
+// the same port.
+type protocol struct {
+	name   string
+	option connect.ClientOption
+}
+
+func protocols() []protocol {
+	return []protocol{
+		{"Connect", connect.WithClientOptions()},
+		{"gRPC", connect.WithGRPC()},
+		{"gRPC-Web", connect.WithGRPCWeb()},
+	}
 }
 
 // serve starts a server for HTTP/1.1 and HTTP/2 without TLS on a free port.

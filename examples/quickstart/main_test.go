@@ -11,7 +11,7 @@ func TestRun(t *testing.T) {
 	if err := run(t.Context(), &out); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	if got, want := strings.Count(out.String(), "as it must"), len(protocols)*len(scenarios); got != want {
+	if got, want := strings.Count(out.String(), "as it must"), len(protocols())*len(scenarios()); got != want {
 		t.Errorf("%d calls in the summary, want %d\n%s", got, want, out.String())
 	}
 }

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"sync"
 
-	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 	"github.com/interconnect-go/interconnect/streamwrap"
+
+	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 )
 
 // observer watches every message of every RPC on one side, and leaves a record

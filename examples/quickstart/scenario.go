@@ -7,10 +7,10 @@ import (
 	"io"
 
 	"connectrpc.com/connect"
+	"github.com/interconnect-go/interconnect/streamwrap"
 
 	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 	"github.com/interconnect-go/interconnect/examples/gen/greet/v1/greetv1connect"
-	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
 // scenario is one call, and how it must end on both sides.
@@ -29,49 +29,51 @@ type want struct {
 	unseen         bool         // the RPC never reaches this side's observer
 }
 
-var scenarios = []scenario{
-	{
-		name:   "unary",
-		call:   greet,
-		client: want{outcome: streamwrap.Completed, sent: 1, received: 1},
-		server: want{outcome: streamwrap.Completed, sent: 1, received: 1},
-	},
-	{
-		name:   "client stream",
-		call:   greetMany,
-		client: want{outcome: streamwrap.Completed, sent: 2, received: 1},
-		server: want{outcome: streamwrap.Completed, sent: 1, received: 2},
-	},
-	{
-		name:   "server stream",
-		call:   greetRepeatedly("Ada"),
-		client: want{outcome: streamwrap.Completed, sent: 1, received: 3},
-		server: want{outcome: streamwrap.Completed, sent: 3, received: 1},
-	},
-	{
-		name:   "bidi stream",
-		call:   converse,
-		client: want{outcome: streamwrap.Completed, sent: 2, received: 2},
-		server: want{outcome: streamwrap.Completed, sent: 2, received: 2},
-	},
-	{
-		name:   "bidi stream without a token",
-		call:   converseWithoutToken,
-		client: want{outcome: streamwrap.Failed, code: connect.CodeUnauthenticated, sent: -1},
-		server: want{unseen: true}, // the gate refused it
-	},
-	{
-		name:   "bidi stream cancelled half-way",
-		call:   converseAndCancel,
-		client: want{outcome: streamwrap.Canceled, code: connect.CodeCanceled, sent: 2, received: 2},
-		server: want{outcome: streamwrap.Canceled, code: connect.CodeCanceled, sent: 2, received: 2},
-	},
-	{
-		name:   "server stream that fails after two messages",
-		call:   greetRepeatedly(nobody),
-		client: want{outcome: streamwrap.Failed, code: connect.CodeFailedPrecondition, sent: 1, received: 2},
-		server: want{outcome: streamwrap.Failed, code: connect.CodeFailedPrecondition, sent: 2, received: 1},
-	},
+func scenarios() []scenario {
+	return []scenario{
+		{
+			name:   "unary",
+			call:   greet,
+			client: want{outcome: streamwrap.Completed, sent: 1, received: 1},
+			server: want{outcome: streamwrap.Completed, sent: 1, received: 1},
+		},
+		{
+			name:   "client stream",
+			call:   greetMany,
+			client: want{outcome: streamwrap.Completed, sent: 2, received: 1},
+			server: want{outcome: streamwrap.Completed, sent: 1, received: 2},
+		},
+		{
+			name:   "server stream",
+			call:   greetRepeatedly("Ada"),
+			client: want{outcome: streamwrap.Completed, sent: 1, received: 3},
+			server: want{outcome: streamwrap.Completed, sent: 3, received: 1},
+		},
+		{
+			name:   "bidi stream",
+			call:   converse,
+			client: want{outcome: streamwrap.Completed, sent: 2, received: 2},
+			server: want{outcome: streamwrap.Completed, sent: 2, received: 2},
+		},
+		{
+			name:   "bidi stream without a token",
+			call:   converseWithoutToken,
+			client: want{outcome: streamwrap.Failed, code: connect.CodeUnauthenticated, sent: -1},
+			server: want{unseen: true}, // the gate refused it
+		},
+		{
+			name:   "bidi stream cancelled half-way",
+			call:   converseAndCancel,
+			client: want{outcome: streamwrap.Canceled, code: connect.CodeCanceled, sent: 2, received: 2},
+			server: want{outcome: streamwrap.Canceled, code: connect.CodeCanceled, sent: 2, received: 2},
+		},
+		{
+			name:   "server stream that fails after two messages",
+			call:   greetRepeatedly(nobody),
+			client: want{outcome: streamwrap.Failed, code: connect.CodeFailedPrecondition, sent: 1, received: 2},
+			server: want{outcome: streamwrap.Failed, code: connect.CodeFailedPrecondition, sent: 2, received: 1},
+		},
+	}
 }
 
 func greet(ctx context.Context, client greetv1connect.GreetServiceClient) error {

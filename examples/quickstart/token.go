@@ -7,7 +7,6 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
-
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
