@@ -1,0 +1,325 @@
+package streamwrap
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+
+	"connectrpc.com/connect"
+)
+
+// clientConn is the wrapper around a client stream that a group of adjacent
+// interceptors shares.
+type clientConn struct {
+	inner connect.StreamingClientConn
+	s     *clientStream
+	group *group
+}
+
+func (c *clientConn) Spec() connect.Spec { return c.s.call.spec }
+
+func (c *clientConn) Peer() connect.Peer { return c.inner.Peer() }
+
+func (c *clientConn) RequestHeader() http.Header { return c.inner.RequestHeader() }
+
+func (c *clientConn) ResponseHeader() http.Header {
+	h := c.inner.ResponseHeader()
+	runtime.KeepAlive(c)
+	return h
+}
+
+func (c *clientConn) ResponseTrailer() http.Header {
+	h := c.inner.ResponseTrailer()
+	runtime.KeepAlive(c)
+	return h
+}
+
+func (c *clientConn) Send(msg any) error {
+	g := c.group
+	switch g.state.enter(sendBusy, sendHook) {
+	case over:
+		return c.sendAfterEnd(msg)
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(sendBusy|sendHook, &returned)
+	err := g.send(c, msg)
+	if err != nil {
+		g.noteFailure(err)
+	} else if g.sendErr.Load() != nil {
+		g.sendErr.Store(nil)
+	}
+	returned = true
+	runtime.KeepAlive(c)
+	return err
+}
+
+// sendAfterEnd is Send once the stream is over: the error is with Receive.
+// connect's simple streams send nil first, and show what that returns.
+func (c *clientConn) sendAfterEnd(msg any) error {
+	if err := c.s.guard.ended(); err != nil {
+		return err
+	}
+	if _, refused := c.inner.(*refusedConn); refused && msg == nil {
+		return c.group.result
+	}
+	return sendEOF()
+}
+
+func (c *clientConn) Receive(msg any) error {
+	g := c.group
+	switch g.state.enter(recvBusy, recvHook) {
+	case over:
+		return g.result
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(recvBusy|recvHook, &returned)
+	err := g.receive(c, msg)
+	returned = true
+	runtime.KeepAlive(c)
+	return err
+}
+
+// noteFailure remembers why the last message could not be sent: when
+// CallServerStream then closes the stream, that is how the RPC ended.
+func (g *group) noteFailure(err error) {
+	if !isEOF(err) {
+		g.sendErr.Store(&err)
+	}
+}
+
+// exit ends an operation. If it panicked, so does the RPC.
+func (c *clientConn) exit(bits uint32, returned *bool) {
+	g := c.group
+	if *returned {
+		g.leave(bits)
+		if c.s.guard.ending.Load() {
+			c.s.guard.endGroup(g)
+		}
+		return
+	}
+	p := recover()
+	if g.concluding || g.claim() { // a Return hook panics after the claim
+		err := connect.NewError(connect.CodeInternal, errPanic)
+		c.s.guard.interrupt(context.Canceled, err, err)
+		g.setErrors(err)
+		c.finish(terminal{kind: Panicked, result: err, panic: p})
+	}
+	g.leave(bits)
+	if p != nil { // else it is runtime.Goexit, which goes on by itself
+		panic(p)
+	}
+}
+
+// CloseRequest ends the request. After the end of the context it does not: the
+// server would take for complete what was canceled.
+func (c *clientConn) CloseRequest() error {
+	defer runtime.KeepAlive(c)
+	guard := &c.s.guard
+	if c.group.state.has(done) {
+		if guard.ending.Load() || !guard.opened.Load() {
+			return guard.ended()
+		}
+		return c.inner.CloseRequest()
+	}
+	if err := guard.err(); err != nil {
+		return err
+	}
+	if !c.group.headerSent.Load() {
+		if err := c.openByClosing(); err != nil || !c.group.headerSent.Load() {
+			return err
+		}
+	}
+	if err := c.enterWire(); err != nil {
+		return err
+	}
+	guard.complete.Store(true)
+	return c.inner.CloseRequest()
+}
+
+// openByClosing runs the Header hooks for a request without a message. A
+// server stream needs its one message: if that was refused, there is nothing
+// to open.
+func (c *clientConn) openByClosing() error {
+	if c.s.call.spec.StreamType == connect.StreamTypeServer {
+		return nil
+	}
+	switch c.group.state.enter(sendBusy, sendHook) {
+	case over:
+		return sendEOF()
+	case concurrent:
+		return connect.NewError(connect.CodeInternal, errConcurrent)
+	}
+	returned := false
+	defer c.exit(sendBusy|sendHook, &returned)
+	err := c.group.sendHeader(c)
+	returned = true
+	return err
+}
+
+// CloseResponse ends the stream. If the response has not begun, connect waits
+// for it, for ever if the server waits for more of the request. So do we only
+// if the request is complete, and nothing else is under way.
+func (c *clientConn) CloseResponse() error {
+	defer runtime.KeepAlive(c)
+	s, g := c.s, c.group
+	err := s.guard.err()
+	kind := s.guard.kind()
+	if err == nil {
+		err = g.failedSend()
+	}
+	if err == nil {
+		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
+	}
+	waits := !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
+	if !g.claim() {
+		return c.closeWire()
+	}
+	if waits {
+		s.guard.interrupt(context.Canceled, err, err)
+	}
+	g.setErrors(err)
+	t := terminal{kind: kind, result: err}
+	g.settle(t)
+	wireErr := c.closeWire() // before the context ends: it is what resets the stream
+	if g.root {
+		s.close()
+		s.endAll(t)
+	}
+	return wireErr
+}
+
+// closeWire closes the response of a stream that was opened.
+func (c *clientConn) closeWire() error {
+	guard := &c.s.guard
+	if !guard.opened.Load() {
+		return nil
+	}
+	if guard.err() != nil {
+		return nil // the guard does it
+	}
+	return c.inner.CloseResponse()
+}
+
+// sendable implements sender.
+func (c *clientConn) sendable() error { return c.s.guard.known() }
+
+// receivable implements receiver.
+func (c *clientConn) receivable() error { return c.s.guard.known() }
+
+// header implements sender.
+func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
+
+// refuse implements sender: a request whose headers were refused never opens.
+func (c *clientConn) refuse(err error) { c.s.guard.interrupt(context.Canceled, err, err) }
+
+// enterWire marks the stream as opened, unless it must not be used any more.
+// The guard looks at the mark only after it made itself visible to guard.err.
+func (c *clientConn) enterWire() error {
+	if c.group.edge && !c.s.guard.opened.Load() {
+		c.s.guard.opened.Store(true)
+	}
+	return c.s.guard.err()
+}
+
+// send implements sender.
+func (c *clientConn) send(msg any) error {
+	if err := c.enterWire(); err != nil {
+		return err
+	}
+	err := c.inner.Send(msg)
+	if err == nil {
+		if c.group.edge && c.s.call.spec.StreamType == connect.StreamTypeServer {
+			c.s.call.headersKnown.Store(true) // that is what it waited for
+		}
+		return nil
+	}
+	if ended := c.s.guard.err(); ended != nil {
+		return ended
+	}
+	return coded(err)
+}
+
+// receive implements receiver. It waits for the response's headers first:
+// from then on the guard can reset the stream before the context ends, and
+// connect never gets to end a canceled request cleanly.
+func (c *clientConn) receive(msg any) error {
+	call := &c.s.call
+	if c.group.edge && !call.headersKnown.Load() {
+		_ = c.inner.ResponseHeader()
+		if err := c.s.guard.err(); err != nil {
+			return err
+		}
+		call.headersKnown.Store(true)
+	}
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
+	err := c.inner.Receive(msg)
+	unary := call.spec.StreamType == connect.StreamTypeClient
+	switch {
+	case err == nil && unary && c.group.received.Load() > 0:
+		return connect.NewError(connect.CodeUnimplemented, errTwoMessage)
+	case err == nil:
+		return nil
+	}
+	call.trailerKnown.Store(true)
+	switch {
+	case isEOF(err) && unary && c.group.received.Load() == 0:
+		return connect.NewError(connect.CodeUnimplemented, errNoMessage)
+	case isEOF(err):
+		return err
+	}
+	if ended := c.s.guard.err(); ended != nil && (call.aborted() != nil || !connect.IsWireError(err)) {
+		return ended
+	}
+	return coded(err)
+}
+
+// conclude implements receiver: err is the RPC's result, its first error or
+// the clean end.
+func (c *clientConn) conclude(err error, refuser int) error {
+	g := c.group
+	if !g.claim() {
+		g.state.await()
+		return g.result
+	}
+	kind := c.s.guard.kind()
+	result := err
+	if isEOF(err) {
+		result = nil
+	}
+	g.concluding = true
+	if returned := g.returnHooks(result, refuser); returned != nil {
+		err = returned
+	}
+	g.concluding = false
+	if result != nil && !connect.IsWireError(result) { // the server may not know
+		c.s.guard.release(result)
+	}
+	c.finish(terminal{kind: kind, result: err})
+	return err
+}
+
+// finish publishes a claimed terminal event. The hooks' context ends first, so
+// that none keeps End waiting.
+func (c *clientConn) finish(t terminal) {
+	if c.group.root {
+		c.s.close()
+	}
+	c.group.settle(t)
+	if c.group.root {
+		c.s.endAll(t)
+	}
+}
+
+// failedSend returns why the last message could not be sent; nil if it could.
+func (g *group) failedSend() error {
+	if err := g.sendErr.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package streamwrap
+
+import (
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// returnHooks runs the Return hooks from the refuser, or from the wire, to the
+// user on the RPC's result. Layers beyond the refuser are handed nothing. It is
+// the client's way; handlers run each in its frame.
+func (g *group) returnHooks(err error, refuser int) error {
+	g.setErrors(err)
+	if refuser == nobody {
+		refuser = len(g.layers) - 1
+	}
+	for i := refuser; i >= 0; i-- {
+		err = g.near(i).returns(err)
+	}
+	return err
+}
+
+// returns runs one Return hook and records what it handed outward.
+func (l *layer) returns(err error) error {
+	if l.t.ret != nil {
+		replaced := l.t.ret(l.s, l.ctx, err)
+		switch {
+		case replaced == nil: // an error stays one
+		case err != nil && errors.Is(replaced, err):
+			err = coded(replaced)
+		default:
+			err = notEOF(replaced)
+		}
+	}
+	l.err = err
+	return err
+}
+
+// terminal is how the RPC ended.
+type terminal struct {
+	kind   Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
+	result error   // what the stream's user gets from now on
+	panic  any
+}
+
+// claim decides who reports the terminal event: the first one.
+func (g *group) claim() bool {
+	if !g.state.claim() {
+		return false
+	}
+	if n := len(g.layers); n > 0 {
+		g.cause = g.call.cause(g.layers[n-1].ctx)
+	}
+	return true
+}
+
+func (g *group) setErrors(err error) {
+	for i := range g.layers {
+		g.layers[i].err = err
+	}
+}
+
+// settle publishes a claimed terminal event, once the layers' errors are set.
+func (g *group) settle(t terminal) {
+	g.terminal = t
+	g.state.settle()
+	g.tryEnd()
+}
+
+func (g *group) tryEnd() {
+	if g.state.end() {
+		g.runEnd()
+	}
+}
+
+func (g *group) runEnd() {
+	if len(g.layers) == 0 {
+		return
+	}
+	e := &End{
+		SentBytes:     -1,
+		ReceivedBytes: -1,
+		Elapsed:       time.Since(g.call.start),
+		FirstMessage:  time.Duration(g.first.Load()),
+		Panic:         g.panic,
+		Cause:         g.cause,
+	}
+	g.endHooks(len(g.layers)-1, e)
+}
+
+// endHooks runs the End hooks from layer i outward, even if one panics.
+func (g *group) endHooks(i int, e *End) {
+	if i > 0 {
+		defer g.endHooks(i-1, e)
+	}
+	l := &g.layers[i]
+	if l.t.end == nil {
+		return
+	}
+	e.Err, e.Code, e.Outcome = l.err, 0, g.kind
+	if e.Outcome == Completed {
+		e.Outcome = g.call.outcome(l.err)
+	}
+	if l.err != nil {
+		e.Code = connect.CodeOf(l.err)
+	}
+	e.Sent, e.Received = g.sent.Load(), g.received.Load()
+	if g.distance(i) < g.lost {
+		e.Received--
+	}
+	l.t.end(l.s, l.ctx, e)
+}

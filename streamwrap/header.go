@@ -1,0 +1,107 @@
+package streamwrap
+
+import (
+	"net/http"
+)
+
+// mergeStaged adds the headers that Open hooks staged to those of the request,
+// once.
+func (c *Call) mergeStaged(h http.Header) {
+	c.mu.Lock()
+	staged := c.staged
+	c.staged = nil
+	c.mu.Unlock()
+	mergeStaged(h, staged, c.attempt)
+}
+
+// mergeStaged sets staged headers, unless the caller has set the same key
+// since. An attempt's own headers win: the caller spoke of the logical call.
+func mergeStaged(into, staged http.Header, a *Attempt) {
+	for key, values := range staged {
+		if into != nil && (len(into[key]) == 0 || a != nil && len(a.Header[key]) > 0) {
+			into[key] = values
+		}
+	}
+}
+
+// RequestHeader returns the request's headers, never nil. On handlers they are
+// the ones received. On clients they may be changed until the Header hooks
+// have run. In the Open hook of streaming clients, where the stream does not
+// exist yet, the map is staged: its values are sent with the stream's headers,
+// unless the caller sets the same key.
+func (c *Call) RequestHeader() http.Header {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var h http.Header
+	switch {
+	case c.conn != nil:
+		h = c.conn.RequestHeader()
+	case c.handler != nil:
+		h = c.handler.RequestHeader()
+	case c.request != nil:
+		h = c.request.Header()
+	}
+	if h != nil {
+		return h
+	}
+	if c.staged == nil {
+		c.staged = make(http.Header)
+	}
+	return c.staged
+}
+
+// ResponseHeader returns the response's headers, false if they are not there
+// yet. It never blocks. On clients they are available from the first Received
+// hook on, for a unary call that failed in the error's Meta instead. On
+// handlers they may be changed until the Header hooks have run.
+func (c *Call) ResponseHeader() (http.Header, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.conn != nil && c.headersKnown.Load():
+		return c.conn.ResponseHeader(), true
+	case c.handler != nil:
+		return c.handler.ResponseHeader(), true
+	case c.response != nil:
+		return c.response.Header(), true
+	case c.info != nil:
+		return c.info.ResponseHeader(), true
+	default:
+		return nil, false
+	}
+}
+
+// ResponseTrailer returns the response's trailers, false if they are not there
+// yet. It never blocks. On clients they are available once a Receive has
+// returned an error; on handlers they may be changed until Return has run.
+func (c *Call) ResponseTrailer() (http.Header, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.conn != nil && c.trailerKnown.Load():
+		return c.conn.ResponseTrailer(), true
+	case c.handler != nil:
+		return c.handler.ResponseTrailer(), true
+	case c.response != nil:
+		return c.response.Trailer(), true
+	case c.info != nil:
+		return c.info.ResponseTrailer(), true
+	default:
+		return nil, false
+	}
+}
+
+// SetResponseHeader sets a real header of the response, whatever the protocol.
+// It reports false if that is not possible: on clients, after the headers have
+// left, and in a gate without an Engine. Then the error's Meta is the place;
+// never use both, or the client sees the value twice. Call it from hooks only.
+func (c *Call) SetResponseHeader(key, value string) bool {
+	if c.spec.IsClient || c.headersLeft.Load() {
+		return false
+	}
+	h, ok := c.ResponseHeader()
+	if ok {
+		h.Set(key, value)
+	}
+	return ok
+}

@@ -1,0 +1,117 @@
+package streamwrap
+
+import (
+	"time"
+)
+
+// receiver is the receive side of the conn that a group wraps.
+type receiver interface {
+	receivable() error // why nothing can be received any more, if so
+	receive(msg any) error
+	// conclude hands an error outward: from the wire, or from the layer at
+	// distance refuser.
+	conclude(err error, refuser int) error
+}
+
+// nobody refused.
+const nobody = -1
+
+// receive runs one Receive with its hooks.
+func (g *group) receive(from receiver, msg any) error {
+	if g.recvErr != nil {
+		return g.recvErr
+	}
+	if err := from.receivable(); err != nil {
+		return from.conclude(err, nobody)
+	}
+	passed, err := g.receiveHooks()
+	refuser := passed // unless all passed
+	m := &g.recvMsg
+	m.Seq, m.WireBytes = 0, -1
+	if err == nil {
+		refuser = nobody
+		err = g.receiveMessage(from, msg, m)
+		if !g.state.resume(recvHook) {
+			return g.afterEnd(err)
+		}
+	}
+	if by, refusal := g.receivedHooks(passed, msg, m, err); refusal != nil {
+		refuser, err = by, refusal
+	}
+	if err != nil {
+		return from.conclude(err, refuser)
+	}
+	return nil
+}
+
+// receiveMessage does the I/O of a Receive, between its hooks.
+func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
+	g.pause(recvHook)
+	timed := g.has&hasTiming != 0
+	if timed {
+		m.Start = time.Now()
+	}
+	err := from.receive(msg)
+	if timed {
+		m.Elapsed = time.Since(m.Start)
+	}
+	if err == nil {
+		m.Seq = g.received.Add(1)
+		if m.Seq == 1 && g.call.spec.IsClient {
+			g.first.Store(int64(time.Since(g.call.start)))
+		}
+	}
+	return err
+}
+
+// receiveHooks runs the Receive hooks from the user to the wire, and returns
+// how many layers agreed to wait for a message.
+func (g *group) receiveHooks() (passed int, _ error) {
+	if g.has&hasReceive == 0 {
+		return len(g.layers), nil
+	}
+	for i := range g.layers {
+		l := g.near(i)
+		if l.t.receive == nil {
+			continue
+		}
+		if err := l.t.receive(l.s, l.ctx); err != nil {
+			return i, g.call.refused(err)
+		}
+	}
+	return len(g.layers), nil
+}
+
+// receivedHooks runs the Received hooks from the wire to the user, over the
+// layers whose Receive passed. A message that one of them refuses is an error
+// for those nearer the user; who refused it, if anybody, is returned.
+func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refuser int, refusal error) {
+	if g.has&hasReceived == 0 {
+		return nobody, nil
+	}
+	m.Err = err
+	if err == nil {
+		m.Msg = msg
+	}
+	for i := passed - 1; i >= 0; i-- {
+		l := g.near(i)
+		if l.t.received == nil {
+			continue
+		}
+		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
+			refuser, refusal = i, g.call.refused(err)
+			g.lost = i + 1 // the refuser included
+			m.Seq, m.Msg, m.Err, m.WireBytes = 0, nil, refusal, -1
+		}
+	}
+	m.Msg, m.Err = nil, nil
+	return refuser, refusal
+}
+
+// afterEnd is the result of an operation whose I/O outlasted the RPC.
+func (g *group) afterEnd(err error) error {
+	if g.result != nil {
+		return g.result
+	}
+	return err
+}

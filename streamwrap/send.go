@@ -1,0 +1,120 @@
+package streamwrap
+
+import (
+	"net/http"
+	"time"
+)
+
+// sender is the send side of the conn that a group wraps.
+type sender interface {
+	sendable() error     // why nothing can be sent any more, if so
+	header() http.Header // this side's headers
+	send(msg any) error  // towards the wire
+	refuse(err error)    // a Header hook refused the RPC
+}
+
+// send runs one Send with its hooks.
+func (g *group) send(to sender, msg any) error {
+	if err := to.sendable(); err != nil {
+		return err
+	}
+	if msg == nil { // flushes the headers; not a message
+		if err := g.sendHeader(to); err != nil {
+			return err
+		}
+		g.pause(sendHook)
+		return to.send(nil)
+	}
+	passed, err := g.sendHooks(msg)
+	if err == nil {
+		err = g.sendHeader(to)
+	}
+	m := &g.sendMsg
+	m.Seq, m.Msg, m.WireBytes = 0, msg, -1
+	if err == nil {
+		err = g.sendMessage(to, msg, m)
+		if g.has&hasSent == 0 || !g.state.resume(sendHook) {
+			m.Msg = nil
+			return err
+		}
+	}
+	m.Err = err
+	for i := passed - 1; i >= 0; i-- {
+		if l := g.near(i); l.t.sent != nil {
+			l.t.sent(l.s, l.ctx, m)
+		}
+	}
+	m.Msg, m.Err = nil, nil
+	return err
+}
+
+// sendMessage does the I/O of a Send, between its hooks.
+func (g *group) sendMessage(to sender, msg any, m *Message) error {
+	g.pause(sendHook)
+	timed := g.has&hasTiming != 0
+	if timed {
+		m.Start = time.Now()
+	}
+	err := to.send(msg)
+	if timed {
+		m.Elapsed = time.Since(m.Start)
+	}
+	if err == nil {
+		m.Seq = g.sent.Add(1)
+		if m.Seq == 1 && !g.call.spec.IsClient {
+			g.first.Store(int64(time.Since(g.call.start)))
+		}
+	}
+	return err
+}
+
+// sendHeader runs the Header hooks, once.
+func (g *group) sendHeader(to sender) error {
+	if g.headerSent.Load() {
+		return g.headerErr
+	}
+	return g.headerHooks(to)
+}
+
+func (g *group) headerHooks(to sender) error {
+	h := to.header()
+	if g.call.spec.IsClient {
+		g.call.mergeStaged(h)
+	}
+	if g.has&hasHeader != 0 {
+		for i := range g.layers {
+			l := g.near(i)
+			if l.t.header == nil {
+				continue
+			}
+			if err := l.t.header(l.s, l.ctx, h); err != nil {
+				g.headerErr, g.headerBy = g.call.refused(err), g.distance(i)
+				to.refuse(g.headerErr)
+				break
+			}
+		}
+	}
+	if g.edge {
+		g.call.headersLeft.Store(true)
+	}
+	g.headerSent.Store(true)
+	return g.headerErr
+}
+
+// sendHooks runs the Send hooks from the user to the wire, and returns how
+// many layers let the message pass.
+func (g *group) sendHooks(msg any) (passed int, _ error) {
+	if g.has&hasSend == 0 {
+		return len(g.layers), nil
+	}
+	for i := range g.layers {
+		l := g.near(i)
+		if l.t.send == nil {
+			continue
+		}
+		if err := l.t.send(l.s, l.ctx, msg); err != nil {
+			return i, g.call.refused(err)
+		}
+	}
+	return len(g.layers), nil
+}
