@@ -45,15 +45,20 @@ type Call struct {
 	attempts []attemptLayer
 	gated    []*gated
 
-	// What the RPC is made of; which ones are set depends on its kind.
-	client   *clientStream
-	server   *handlerStream
+	parts  parts
+	staged http.Header    // request headers, before there is a request
+	client *clientStream  // streaming clients, from the start
+	server *handlerStream // streaming handlers
+}
+
+// parts is what connect hands to the interceptors of an RPC. Which ones are
+// set depends on its kind and side.
+type parts struct {
 	conn     connect.StreamingClientConn  // streaming clients
 	handler  connect.StreamingHandlerConn // streaming handlers
 	request  connect.AnyRequest           // unary
 	response connect.AnyResponse          // unary clients
 	info     connect.CallInfo             // unary handlers
-	staged   http.Header                  // before any of them exists
 	peer     *connect.Peer                // in a gate
 }
 
@@ -116,7 +121,7 @@ func (c *Call) close() {
 func (c *Call) respond(res connect.AnyResponse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.response = res
+	c.parts.response = res
 }
 
 // CallFromContext returns the innermost Call of the context: in hooks and
@@ -172,20 +177,25 @@ func (c *Call) Start() time.Time { return c.start }
 // Peer returns the other side and the protocol. It is unknown, false, in the
 // Open hook of streaming clients, where the stream does not exist yet.
 func (c *Call) Peer() (connect.Peer, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.conn != nil:
-		return c.conn.Peer(), true
-	case c.handler != nil:
-		return c.handler.Peer(), true
-	case c.request != nil:
-		return c.request.Peer(), true
-	case c.peer != nil:
-		return *c.peer, true
+	switch p := c.load(); {
+	case p.conn != nil:
+		return p.conn.Peer(), true
+	case p.handler != nil:
+		return p.handler.Peer(), true
+	case p.request != nil:
+		return p.request.Peer(), true
+	case p.peer != nil:
+		return *p.peer, true
 	default:
 		return connect.Peer{}, false
 	}
+}
+
+// load returns what the RPC is made of, as far as it is known.
+func (c *Call) load() parts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parts
 }
 
 // Exchange returns the HTTP exchange that carries the RPC, false if it is

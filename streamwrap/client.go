@@ -127,7 +127,7 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	defer s.call.mu.Unlock()
 	g.next, s.groups = s.groups, g
 	if s.wire == nil {
-		s.wire, s.call.conn = conn, conn
+		s.wire, s.call.parts.conn = conn, conn
 		g.edge = true
 	}
 	return &clientConn{inner: conn, s: s, group: g}
@@ -149,7 +149,10 @@ func (g *group) prepend(layers []layer, index int) bool {
 func (s *clientStream) start(c *clientConn) {
 	c.group.root = true
 	if refused, ok := c.inner.(*refusedConn); ok {
+		returned := false
+		defer c.exit(0, &returned)
 		_ = c.conclude(refused.err, nobody)
+		returned = true
 		return
 	}
 	s.guard.arm(c)

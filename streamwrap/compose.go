@@ -67,7 +67,7 @@ func (c *conditional) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		call := joinable(ctx, req.Spec())
 		if call == nil {
-			call = &Call{request: req}
+			call = &Call{parts: parts{request: req}}
 			call.begin(ctx, req.Spec())
 		}
 		if c.match(call) {
@@ -97,7 +97,7 @@ func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		call := joinable(ctx, conn.Spec())
 		if call == nil {
-			call = &Call{handler: conn}
+			call = &Call{parts: parts{handler: conn}}
 			call.begin(ctx, conn.Spec())
 		}
 		if c.match(call) {

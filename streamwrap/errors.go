@@ -17,6 +17,7 @@ var (
 	errConcurrent = errors.New("concurrent use of one side of a stream")
 	errLate       = errors.New("stream used after its handler returned")
 	errPanic      = errors.New("panic")
+	errNothing    = errors.New("interceptor returned neither response nor error")
 	errNoMessage  = errors.New("unary response has zero messages")
 	errUnserved   = errors.New("request ended before it was served")
 	errTwoMessage = errors.New("unary response has multiple messages")

@@ -32,7 +32,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 		if call == nil {
 			call = &Call{}
 			call.begin(ctx, spec)
-			call.staged, call.peer = header, &peer
+			call.staged, call.parts.peer = header, &peer
 			ctx = &call.scope
 			context.AfterFunc(call.scope.parent, call.refuseGated)
 		}

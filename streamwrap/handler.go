@@ -64,7 +64,7 @@ func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn) (*handl
 	}
 	s.call.mu.Lock()
 	defer s.call.mu.Unlock()
-	s.call.server, s.call.handler = s, conn
+	s.call.server, s.call.parts.handler = s, conn
 	return s, ctx
 }
 

@@ -30,20 +30,20 @@ func mergeStaged(into, staged http.Header, a *Attempt) {
 // exist yet, the map is staged: its values are sent with the stream's headers,
 // unless the caller sets the same key.
 func (c *Call) RequestHeader() http.Header {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	var h http.Header
-	switch {
-	case c.conn != nil:
-		h = c.conn.RequestHeader()
-	case c.handler != nil:
-		h = c.handler.RequestHeader()
-	case c.request != nil:
-		h = c.request.Header()
+	switch p := c.load(); {
+	case p.conn != nil:
+		h = p.conn.RequestHeader()
+	case p.handler != nil:
+		h = p.handler.RequestHeader()
+	case p.request != nil:
+		h = p.request.Header()
 	}
 	if h != nil {
 		return h
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.staged == nil {
 		c.staged = make(http.Header)
 	}
@@ -55,17 +55,15 @@ func (c *Call) RequestHeader() http.Header {
 // hook on, for a unary call that failed in the error's Meta instead. On
 // handlers they may be changed until the Header hooks have run.
 func (c *Call) ResponseHeader() (http.Header, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.conn != nil && c.headersKnown.Load():
-		return c.conn.ResponseHeader(), true
-	case c.handler != nil:
-		return c.handler.ResponseHeader(), true
-	case c.response != nil:
-		return c.response.Header(), true
-	case c.info != nil:
-		return c.info.ResponseHeader(), true
+	switch p := c.load(); {
+	case p.conn != nil && c.headersKnown.Load():
+		return p.conn.ResponseHeader(), true
+	case p.handler != nil:
+		return p.handler.ResponseHeader(), true
+	case p.response != nil:
+		return p.response.Header(), true
+	case p.info != nil:
+		return p.info.ResponseHeader(), true
 	default:
 		return nil, false
 	}
@@ -75,17 +73,15 @@ func (c *Call) ResponseHeader() (http.Header, bool) {
 // yet. It never blocks. On clients they are available once a Receive has
 // returned an error; on handlers they may be changed until Return has run.
 func (c *Call) ResponseTrailer() (http.Header, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.conn != nil && c.trailerKnown.Load():
-		return c.conn.ResponseTrailer(), true
-	case c.handler != nil:
-		return c.handler.ResponseTrailer(), true
-	case c.response != nil:
-		return c.response.Trailer(), true
-	case c.info != nil:
-		return c.info.ResponseTrailer(), true
+	switch p := c.load(); {
+	case p.conn != nil && c.trailerKnown.Load():
+		return p.conn.ResponseTrailer(), true
+	case p.handler != nil:
+		return p.handler.ResponseTrailer(), true
+	case p.response != nil:
+		return p.response.Trailer(), true
+	case p.info != nil:
+		return p.info.ResponseTrailer(), true
 	default:
 		return nil, false
 	}

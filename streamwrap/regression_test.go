@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,7 +100,7 @@ func TestIssue411DecideOnHeaderAndPayload(t *testing.T) {
 					},
 				}})
 				header := http.Header{"Conntest-Tenant": {tenant}, conntest.CountHeader: {"1"}}
-				reply := r.do(t, header, "ours")
+				reply := r.clients.Do(t.Context(), c.Kind, header, "ours")
 				if tenant != "ours" {
 					wantCode(t, "call", reply.Err, connect.CodePermissionDenied)
 				} else if reply.Err != nil || len(reply.Messages) != 1 || reply.Messages[0] != "ours" {
@@ -594,8 +595,8 @@ func TestOtelconnect173CloseRacesUse(t *testing.T) {
 				}
 			})
 			users.Go(func() { _, _ = drain(conn) })
-			if i%2 == 0 {
-				synctest.Wait()
+			for range i * 10 {
+				runtime.Gosched()
 			}
 			users.Go(func() { _ = conn.CloseResponse() })
 			users.Go(func() { _ = conn.CloseResponse() })

@@ -66,9 +66,9 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 	}
 	call.mu.Lock()
 	defer call.mu.Unlock()
-	call.request = req
+	call.parts.request = req
 	if !call.spec.IsClient {
-		call.info, _ = connect.CallInfoForHandlerContext(ctx)
+		call.parts.info, _ = connect.CallInfoForHandlerContext(ctx)
 	} else {
 		mergeStaged(req.Header(), call.staged, call.attempt)
 	}
@@ -107,17 +107,15 @@ func (u *unary) client(ctx context.Context, req connect.AnyRequest, next connect
 		return nil, err
 	}
 	u.begin()
-	res, err := next(ctx, req)
+	res, err := u.next(ctx, req, next)
 	elapsed := u.elapsed()
-	err = u.call.replaced(coded(err))
 	sendErr := err
 	if err != nil && connect.IsWireError(err) {
 		sendErr = nil // the server answered: it got the message
 	}
 	u.afterSend(req.Any(), sendErr, elapsed)
-	if err != nil || res == nil {
-		_ = u.afterReceive(nil, err, elapsed)
-		return res, err
+	if err != nil {
+		return nil, u.afterReceive(nil, err, elapsed)
 	}
 	u.call.respond(res)
 	u.first = time.Since(u.call.start)
@@ -145,9 +143,9 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 	if err := u.afterReceive(req.Any(), nil, 0); err != nil {
 		return nil, err
 	}
-	res, err := next(ctx, req)
-	if err != nil || res == nil {
-		return res, u.call.replaced(coded(err))
+	res, err := u.next(ctx, req, next)
+	if err != nil {
+		return nil, err
 	}
 	if err := u.send(res.Any()); err != nil {
 		return nil, err
@@ -156,6 +154,16 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 	u.afterSend(res.Any(), nil, 0)
 	u.first = time.Since(u.call.start)
 	return res, nil
+}
+
+// next runs the rest of the chain. An interceptor that returns neither response
+// nor error is mistaken; connect panics over it on handlers.
+func (u *unary) next(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	res, err := next(ctx, req)
+	if err == nil && res == nil {
+		err = connect.NewError(connect.CodeInternal, errNothing)
+	}
+	return res, u.call.replaced(coded(err))
 }
 
 func (u *unary) send(msg any) error {

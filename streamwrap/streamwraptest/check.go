@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +17,15 @@ import (
 )
 
 const (
-	// patience is how long an operation may take that does not wait for
+	// defaultPatience is how long an operation may take that does not wait for
 	// anything. In a bubble it passes at once if everybody is stuck.
-	patience = 3 * time.Second
+	defaultPatience = 3 * time.Second
 	// hangLimit is how long a rule may take in real time, hangLimitInBubble how
 	// long in fake time.
-	hangLimit         = 20 * time.Second
+	hangLimit         = 10 * time.Second
 	hangLimitInBubble = time.Hour
+	// stuckLimit is how long, in real time, a bubble may take.
+	stuckLimit = time.Minute
 	// aftermath is how long goroutines may live on after the end of an RPC. It
 	// is fake time only.
 	aftermath = time.Minute
@@ -38,11 +41,16 @@ type check struct {
 	rule           rule
 	newInterceptor func() connect.Interceptor
 	placement      placement
+	patience       time.Duration
+	waived         map[string]string // rules that the interceptor may break, with reasons
+	ctx            context.Context   //nolint:containedctx // a test's context
 	skipped        string
+	bubble         atomic.Value // its name, a string
 	leaks          []string
 
 	mu       sync.Mutex
 	findings []string
+	deaf     bool
 	cleanups []func()
 	streams  []connect.StreamingClientConn
 }
@@ -55,8 +63,9 @@ func (c *check) run(t *testing.T) {
 		c.main()
 		return
 	}
-	var bubble string
+	stuck := time.AfterFunc(stuckLimit, c.stuck)
 	defer func() {
+		stuck.Stop()
 		p := recover()
 		if p == nil {
 			return
@@ -64,13 +73,14 @@ func (c *check) run(t *testing.T) {
 		if err, ok := p.(error); !ok || !strings.HasPrefix(err.Error(), "deadlock:") {
 			panic(p) //nolint:forbidigo // not ours
 		}
-		c.leaked(bubble)
+		c.leaked()
 	}()
 	synctest.Test(t, func(t *testing.T) {
-		c.TB, bubble = t, currentBubble()
+		c.TB = t
+		c.bubble.Store(currentBubble())
 		c.main()
 		<-time.After(aftermath)
-		c.leaked(bubble)
+		c.leaked()
 	})
 }
 
@@ -80,22 +90,46 @@ func (c *check) main() {
 	if !c.rule.real {
 		limit = hangLimitInBubble
 	}
+	ctx, cancel := context.WithCancel(c.TB.Context())
+	c.ctx = ctx
+	c.TB.Cleanup(cancel) // not before: goroutines that wait for it are leaks
 	done := c.start(func() { c.rule.test(c) })
 	select {
 	case <-done:
 	case <-time.After(limit):
-		c.broken("the RPC hangs, and does not even end with its context")
+		c.broken("the RPC hangs: an operation does not return although the inner one has")
+		c.hung()
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(c.patience):
+		}
 	}
 	for _, cleanup := range slices.Backward(c.cleanups) {
 		cleanup()
 	}
 }
 
-// leaked notes the goroutines that are left in a bubble and not the kit's own.
-func (c *check) leaked(bubble string) {
+// stuck ends the process, as the test's own timeout would much later. It says who
+// keeps the bubble's clock from going on: who waits for a mutex, or spins.
+func (c *check) stuck() {
+	bubble, _ := c.bubble.Load().(string)
+	busy := stacksIn(bubble, func(stack string) bool {
+		header, _, _ := strings.Cut(stack, "\n")
+		return strings.Contains(header, "(durable)") || strings.Contains(header, "synctest.Run")
+	})
+	//nolint:forbidigo // nothing else ends it
+	panic(fmt.Sprintf("streamwraptest: rule %q, interceptor %s: stuck for %v, because these goroutines neither go on nor "+
+		"wait for each other, as if for a sync.Mutex that is held while a message is awaited:\n\n%s",
+		c.rule.name, c.placement.name, stuckLimit, strings.Join(busy, "\n\n")))
+}
+
+// leaked notes the goroutines that are left in the bubble and not the kit's own.
+func (c *check) leaked() {
 	if len(c.leaks) > 0 {
 		return
 	}
+	bubble, _ := c.bubble.Load().(string)
 	left := stacksIn(bubble, func(stack string) bool {
 		return strings.Contains(stack, packagePath+"(*check)") || strings.Contains(stack, "testing/synctest.")
 	})
@@ -124,9 +158,19 @@ func (c *check) interceptor() connect.Interceptor {
 func (c *check) broken(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.deaf {
+		return
+	}
 	if finding := fmt.Sprintf(format, args...); !slices.Contains(c.findings, finding) {
 		c.findings = append(c.findings, finding)
 	}
+}
+
+// hung makes broken ignore what comes of a hanging rule when its context ends.
+func (c *check) hung() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deaf = true
 }
 
 // fatal is broken, and ends the rule. It must be called by the rule's goroutine.
@@ -177,7 +221,7 @@ func (c *check) within(what string, f func()) bool { return c.await(c.start(f), 
 
 // await waits for something that must happen soon.
 func (c *check) await(done <-chan struct{}, what string) bool {
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(c.patience)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -189,11 +233,14 @@ func (c *check) await(done <-chan struct{}, what string) bool {
 }
 
 // settle lets everything happen that is going to happen. In a bubble only.
-func (c *check) settle() { <-time.After(patience) }
+func (c *check) settle() { <-time.After(c.patience) }
+
+// Context implements [testing.TB]. It ends when the rule hangs.
+func (c *check) Context() context.Context { return c.ctx }
 
 // context returns a context for one RPC.
 func (c *check) context() (context.Context, context.CancelFunc) {
-	return context.WithCancel(c.Context())
+	return context.WithCancel(c.ctx)
 }
 
 // Cleanup implements [testing.TB]: f runs when the rule is done, while its

@@ -3,17 +3,19 @@ package streamwraptest
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Option changes what [Run] checks.
 type Option interface{ apply(c *config) }
 
 type config struct {
-	without map[string]string // reasons by rule
+	without  map[string]string // reasons by rule
+	patience time.Duration
 }
 
 func newConfig(opts []Option) *config {
-	c := &config{without: make(map[string]string)}
+	c := &config{without: make(map[string]string), patience: defaultPatience}
 	for _, opt := range opts {
 		opt.apply(c)
 	}

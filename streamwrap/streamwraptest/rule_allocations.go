@@ -12,7 +12,7 @@ import (
 func ruleAllocations() rule {
 	return rule{
 		name:  "allocations",
-		needs: []string{ruleNameOpen, "messages"},
+		needs: afterPremises(),
 		real:  true,
 		once:  true,
 		why: "a stream may carry millions of messages. What an interceptor allocates for each of them, with nothing to " +

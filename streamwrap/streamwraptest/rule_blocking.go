@@ -7,7 +7,7 @@ import (
 func ruleBlocking() rule {
 	return rule{
 		name:  "blocking",
-		needs: []string{ruleNameOpen},
+		needs: []string{"open"},
 		why: "ResponseHeader, ResponseTrailer and CloseResponse of a client's conn wait until the server answers, for " +
 			"ever if nothing was sent. An interceptor that calls them at open or around Send stops a client that sends " +
 			"before the server does: both wait for each other. After the first Receive they are free.",

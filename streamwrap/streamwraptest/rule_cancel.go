@@ -10,7 +10,7 @@ import (
 func ruleCancel() rule {
 	return rule{
 		name:  "cancel",
-		needs: []string{ruleNameOpen, ruleNameConcurrency},
+		needs: afterPremises("errors", "close"),
 		why: "an interceptor need not make cancellation work, but must not make it worse: when the inner conn gives up a " +
 			"Send or Receive because the context ended, so does the outer one, with the same code. The context that next gets " +
 			"ends with the RPC's.",
@@ -24,16 +24,19 @@ func ruleCancel() rule {
 	}
 }
 
+// contextLife is how long a context lives that is to end by itself.
+const contextLife = 100 * time.Millisecond
+
 // endings are the two ways in which a context ends.
 func endings() map[connect.Code]func(ctx context.Context) (context.Context, context.CancelFunc) {
 	return map[connect.Code]func(ctx context.Context) (context.Context, context.CancelFunc){
 		connect.CodeCanceled: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(time.Second, cancel)
+			time.AfterFunc(contextLife, cancel)
 			return ctx, cancel
 		},
 		connect.CodeDeadlineExceeded: func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, time.Second)
+			return context.WithTimeout(ctx, contextLife)
 		},
 	}
 }

@@ -5,7 +5,7 @@ import "connectrpc.com/connect"
 func ruleClose() rule {
 	return rule{
 		name:  "close",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises("eof"),
 		why: "CloseRequest is how the server learns that the client has sent everything: too late, and both wait; too " +
 			"early, and half an upload looks complete. CloseResponse is what releases the stream on the connection.",
 		test: func(c *check) {

@@ -7,19 +7,19 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const ruleNameConcurrency = "concurrency"
-
 func ruleConcurrency() rule {
 	return rule{
-		name:  ruleNameConcurrency,
-		needs: []string{ruleNameOpen},
+		name:  "concurrency",
+		needs: []string{"open", "blocking", "messages"},
 		real:  true, // who waits for a mutex stops the clock of a bubble
 		why: "the two sides of a stream are used by two goroutines. With one lock around both, a Receive that waits for " +
 			"an answer keeps back the Send that asks for it; without any, fields that both sides use are a data race, which " +
-			"-race reports here.",
+			"-race reports here. And CloseResponse from another goroutine is what interrupts a Receive on HTTP/2: streamwrap " +
+			"does that when the context ends, and must get through.",
 		test: func(c *check) {
 			c.sendsDuringReceive()
 			c.receivesDuringSend()
+			c.closesDuringReceive()
 			if c.ok() {
 				c.usesBothSides()
 			}
@@ -78,6 +78,31 @@ func (c *check) receivesDuringSend() {
 			c.await(sent, what+": Send does not return although its message has left")
 		}
 	})
+}
+
+// closesDuringReceive closes the response while a Receive waits.
+func (c *check) closesDuringReceive() {
+	ctx, cancel := c.context()
+	defer cancel()
+	var conn *ClientConn
+	reached := make(chan struct{})
+	wait := Do(func(context.Context, any) error {
+		close(reached)
+		return conn.wait(nil)
+	})
+	message := texts("message", 1)[0]
+	conn = NewClientConn(Script{Receive: []Step{Message(message), wait}, IgnoreContext: true})
+	stream := c.open(ctx, conn)
+	_ = stream.Send(message)
+	_ = stream.Receive(&text{})
+	received := c.start(func() { _ = stream.Receive(&text{}) })
+	c.await(reached, "bidi client: Receive does not reach the inner conn")
+	c.within("bidi client: CloseResponse does not return while a Receive waits for a message",
+		func() { _ = stream.CloseResponse() })
+	if !conn.isClosed() { // a rule of its own, but let the Receive return
+		_ = conn.CloseResponse()
+	}
+	c.await(received, "bidi client: Receive does not return although the response was closed")
 }
 
 // usesBothSides lets both sides run at full speed for the race detector.

@@ -9,7 +9,7 @@ import (
 func ruleErrors() rule {
 	return rule{
 		name:  "errors",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises(),
 		why: "an error's code decides about retries, its details and metadata tell the client what to do, and its " +
 			"chain is what errors.Is and errors.As work on. The usual mistakes are err.(*connect.Error), which misses wrapped " +
 			"errors, and connect.NewError around an error that has a code.",

@@ -9,7 +9,7 @@ import (
 func ruleFlush() rule {
 	return rule{
 		name:  "flush",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises(),
 		why: "Send(nil) is how connect's simple clients open a stream, and how handlers send their headers early. " +
 			"It is no message: not to be dropped, counted, inspected or wrapped in a typed nil.",
 		test: func(c *check) {

@@ -7,12 +7,10 @@ import (
 	"connectrpc.com/connect"
 )
 
-const ruleNameGoroutines = "goroutines"
-
 func ruleGoroutines() rule {
 	return rule{
-		name:  ruleNameGoroutines,
-		needs: []string{ruleNameOpen},
+		name:  "goroutines",
+		needs: afterPremises("eof", "close", "cancel"),
 		why: "a goroutine that outlives its RPC is a leak that grows with the traffic. However an RPC ends, what the " +
 			"interceptor started for it ends too, within a minute. Goroutines that the interceptor has for itself end with " +
 			"its Close method.",
@@ -48,7 +46,7 @@ func departures() []func(stream connect.StreamingClientConn, cancel context.Canc
 			_ = stream.CloseResponse()
 		},
 		func(stream connect.StreamingClientConn, cancel context.CancelFunc) {
-			time.AfterFunc(time.Second, cancel)
+			time.AfterFunc(contextLife, cancel)
 			receiveAll(stream, 10)
 		},
 		func(_ connect.StreamingClientConn, cancel context.CancelFunc) { cancel() },
@@ -64,7 +62,7 @@ func (c *check) leaves(kind connect.StreamType, leave func(connect.StreamingClie
 		done := c.start(func() { leave(stream, cancel) })
 		select {
 		case <-done: // the context lives on, as context.Background does
-		case <-time.After(patience): // it waits for a message that does not come
+		case <-time.After(c.patience): // it waits for a message that does not come
 			cancel()
 			c.await(done, kind.String()+" client: an operation does not return although its context ended")
 		}

@@ -13,14 +13,17 @@ import (
 func ruleGuard() rule {
 	return rule{
 		name:  "guard",
-		needs: []string{ruleNameOpen, ruleNameConcurrency, "cancel"},
+		needs: afterPremises("eof", "errors", "metadata", "unopened", "close", "cancel"),
 		once:  true, // it places the interceptor itself
 		why: "net/http does not end a stream when its context ends, once the response has begun. Each streamwrap " +
 			"interceptor guards against that by closing the conn it wraps; an interceptor in between must pass that on at " +
 			"once, also while a Receive is under way. Otherwise the caller hangs, or the server takes the canceled half " +
 			"for the whole.",
 		test: func(c *check) {
-			srv := conntest.Start(c, conntest.Config{Transport: conntest.H2C})
+			srv := conntest.Start(c, conntest.Config{
+				Transport:      conntest.H2C,
+				HandlerOptions: []connect.HandlerOption{connect.WithCompressMinBytes(1 << 10)},
+			})
 			for _, protocol := range conntest.AllProtocols() {
 				for _, kind := range streamKinds() {
 					for code, ending := range endings() {

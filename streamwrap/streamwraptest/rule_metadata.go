@@ -11,7 +11,7 @@ import (
 func ruleMetadata() rule {
 	return rule{
 		name:  "metadata",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises(),
 		why: "Spec, Peer, headers and trailers are the inner conn's, and the maps are live: a conn that makes a new map " +
 			"for each call loses what callers set, and one that copies values sends them twice.",
 		test: func(c *check) {

@@ -9,7 +9,7 @@ import (
 func ruleOwnership() rule {
 	return rule{
 		name:  "ownership",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises("eof"),
 		why: "a message belongs to the caller. Before the inner Receive has filled it there is nothing in it to inspect, " +
 			"and once Send or Receive has returned the caller changes and reuses it: who keeps the pointer, as for an " +
 			"asynchronous log, reads another message, or half of it.",

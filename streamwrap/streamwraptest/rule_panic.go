@@ -11,7 +11,7 @@ import (
 func rulePanic() rule {
 	return rule{
 		name:  "panic",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises(),
 		why: "a panic is for whoever installed a recover handler further out, with its value and its stack. An " +
 			"interceptor that swallows it turns a crash into a success or an unexplained error; one that changes its value " +
 			"breaks http.ErrAbortHandler, by which handlers cut a response off.",
@@ -58,7 +58,7 @@ func (c *check) passesConnPanic(value any) {
 	stream := c.open(ctx, NewClientConn(Script{Send: []Step{burst}}))
 	c.panics("bidi client, in Send", value, func() error { return stream.Send(texts("request", 1)[0]) })
 	stream = c.open(ctx, NewClientConn(Script{Receive: []Step{burst}}))
-	_ = stream.Send(nil)
+	_ = stream.Send(texts("request", 1)[0])
 	c.panics("bidi client, in Receive", value, func() error { return stream.Receive(&text{}) })
 }
 

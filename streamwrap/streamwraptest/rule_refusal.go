@@ -12,7 +12,7 @@ import (
 func ruleRefusal() rule {
 	return rule{
 		name:  "refusal",
-		needs: []string{ruleNameOpen, "errors"},
+		needs: afterPremises("errors"),
 		why: "an interceptor further in refuses an RPC before anything was sent (no token, over a limit), or in the " +
 			"middle. Its error is the caller's answer; a refusal that gets lost is an RPC that hangs or seems to succeed.",
 		test: func(c *check) {

@@ -5,7 +5,7 @@ import "connectrpc.com/connect"
 func ruleUnopened() rule {
 	return rule{
 		name:  "unopened",
-		needs: []string{ruleNameOpen},
+		needs: afterPremises(),
 		why: "a client that opens a stream and thinks better of it has made no RPC. Send(nil) and CloseRequest both make " +
 			"the request: an interceptor that calls them by itself, say to clean up, performs an empty RPC in the " +
 			"caller's name.",

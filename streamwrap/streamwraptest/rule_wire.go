@@ -16,7 +16,7 @@ import (
 func ruleWire() rule {
 	return rule{
 		name:  "wire",
-		needs: []string{ruleNameOpen, ruleNameConcurrency},
+		needs: afterPremises("flush", "eof", "errors", "metadata", "close"),
 		why: "this is the whole of it, on real HTTP: RPCs of all kinds over Connect, gRPC and gRPC-Web, in protobuf and " +
 			"JSON, on HTTP/1.1 and HTTP/2, succeed and fail on clients and handlers with the interceptor as they do without.",
 		test: func(c *check) {
@@ -30,18 +30,27 @@ func ruleWire() rule {
 // speaks makes RPCs over one transport, with the interceptor on both sides.
 func (c *check) speaks(transport conntest.Transport) {
 	srv := conntest.Start(c, conntest.Config{
-		Transport:      transport,
-		HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(c.interceptor())},
+		Transport: transport,
+		HandlerOptions: []connect.HandlerOption{
+			connect.WithInterceptors(c.interceptor()),
+			connect.WithCompressMinBytes(1 << 10), // compression is slow, and no matter of interceptors
+		},
 	})
 	matrix := conntest.Matrix{Transports: []conntest.Transport{transport}, Codecs: conntest.AllCodecs()}
 	for _, cs := range matrix.Cases() {
-		clients := cs.Clients(srv, connect.WithInterceptors(c.interceptor()))
+		// With a second interceptor connect checks what the first passes on.
+		clients := cs.Clients(srv, connect.WithInterceptors(c.interceptor(), passUnary()))
 		c.succeeds(cs, clients)
 		c.fails(cs, clients)
 		if transport == conntest.H2C && cs.Codec == conntest.Proto {
 			c.speaksSimply(cs, clients)
 		}
 	}
+}
+
+// passUnary is an interceptor that does nothing.
+func passUnary() connect.Interceptor {
+	return connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc { return next })
 }
 
 // wireMessages are what clients send.

@@ -94,7 +94,7 @@ func fill(dst any, src proto.Message) error {
 		return nil
 	}
 	m, ok := dst.(proto.Message)
-	if !ok {
+	if !ok || m.ProtoReflect().Descriptor() != src.ProtoReflect().Descriptor() {
 		return connect.NewError(connect.CodeInternal, fmt.Errorf("cannot receive a %T into a %T", src, dst))
 	}
 	proto.Reset(m)

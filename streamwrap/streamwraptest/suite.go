@@ -22,18 +22,25 @@ type rule struct {
 // rules returns the contract, in the order in which it is checked.
 func rules() []rule {
 	return []rule{
-		ruleOpen(), ruleConcurrency(), ruleGoroutines(),
-		ruleMessages(), ruleFlush(), ruleEOF(), ruleErrors(), ruleMetadata(),
-		ruleRefusal(), rulePanic(), ruleOwnership(), ruleBlocking(), ruleUnopened(),
-		ruleClose(), ruleCancel(), ruleEnd(), ruleGuard(), ruleWire(), ruleAllocations(),
+		ruleOpen(), ruleBlocking(), ruleMessages(), ruleConcurrency(),
+		ruleFlush(), ruleEOF(), ruleErrors(), ruleMetadata(), ruleRefusal(), rulePanic(),
+		ruleOwnership(), ruleUnopened(), ruleClose(), ruleCancel(), ruleGoroutines(),
+		ruleEnd(), ruleGuard(), ruleWire(), ruleAllocations(),
 	}
+}
+
+// afterPremises returns the rules without which nothing else can be checked, and
+// some more.
+func afterPremises(more ...string) []string {
+	return append([]string{"open", "blocking", "messages", "concurrency"}, more...)
 }
 
 // suite is one run of the contract.
 type suite struct {
 	newInterceptor func() connect.Interceptor
 	config         *config
-	broken         map[string]bool // rules
+	broken         map[string]bool // rules that do not hold
+	leakless       bool            // the rule about goroutines holds
 }
 
 func newSuite(newInterceptor func() connect.Interceptor, opts []Option) *suite {
@@ -62,10 +69,13 @@ func (s *suite) check(t *testing.T, r rule) verdict {
 		}
 	}
 	for _, p := range placements() {
-		c := &check{rule: r, newInterceptor: s.newInterceptor, placement: p}
+		c := &check{
+			rule: r, newInterceptor: s.newInterceptor, placement: p,
+			patience: s.config.patience, waived: s.config.without,
+		}
 		c.run(t)
 		runtime.KeepAlive(c)
-		if s.reportsLeaks(r) {
+		if r.name == "goroutines" || s.leakless {
 			c.findings = append(c.findings, c.leaks...)
 		}
 		if len(c.findings) > 0 {
@@ -79,11 +89,6 @@ func (s *suite) check(t *testing.T, r rule) verdict {
 			break
 		}
 	}
+	s.leakless = s.leakless || r.name == "goroutines"
 	return verdict{}
-}
-
-// reportsLeaks reports whether goroutines left are news.
-func (s *suite) reportsLeaks(r rule) bool {
-	_, waived := s.config.without[ruleNameGoroutines]
-	return !waived && !s.broken[ruleNameGoroutines] || r.name == ruleNameGoroutines
 }
