@@ -27,8 +27,9 @@ type Call struct {
 
 	attempt *Attempt // set if parent is
 
-	// opening is true while the chain is being entered: an interceptor that
-	// then finds the Call in its context is part of the same chain.
+	// opening is true while the rest of the chain is being entered, and false
+	// while hooks run: an interceptor that finds the Call in its context while
+	// it is true is part of the same chain.
 	opening atomic.Bool
 	owned   atomic.Bool // an interceptor, not just a gate, will end it
 
@@ -95,14 +96,13 @@ func joinable(ctx context.Context, spec connect.Spec) *Call {
 }
 
 // open runs an Open hook. A nested RPC that the hook makes with its context is
-// not part of this chain.
+// not part of this chain. The caller sets opening for the rest of the chain.
 func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error) {
 	c.opening.Store(false)
 	octx, state, err := t.open(ctx, c)
 	if err != nil {
 		return nil, nil, c.refused(err)
 	}
-	c.opening.Store(true)
 	if octx == nil {
 		octx = ctx
 	}

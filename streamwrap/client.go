@@ -3,6 +3,7 @@ package streamwrap
 import (
 	"context"
 	"net/http"
+	"reflect"
 
 	"connectrpc.com/connect"
 )
@@ -26,6 +27,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		if err != nil {
 			conn = &refusedConn{spec: spec, header: make(http.Header), err: err}
 		} else {
+			call.opening.Store(true)
 			conn = next(ctx, spec)
 			call.opening.Store(false)
 		}
@@ -127,10 +129,18 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	defer s.call.mu.Unlock()
 	g.next, s.groups = s.groups, g
 	if s.wire == nil {
+		s.guard.foreign = !isConnects(conn)
 		s.wire, s.call.parts.conn = conn, conn
 		g.edge = true
 	}
 	return &clientConn{inner: conn, s: s, group: g}
+}
+
+// isConnects reports whether a stream is connect's own, without anybody's
+// wrapper around it.
+func isConnects(conn connect.StreamingClientConn) bool {
+	t := reflect.TypeOf(conn)
+	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "connectrpc.com/connect"
 }
 
 // prepend joins the layer at index, if it stands just before the group's own

@@ -174,7 +174,7 @@ func (c *clientConn) CloseResponse() error {
 	if err == nil {
 		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
 	}
-	waits := !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
+	waits := g.root && !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
 	if !g.claim() {
 		return c.closeWire()
 	}
@@ -205,10 +205,10 @@ func (c *clientConn) closeWire() error {
 }
 
 // sendable implements sender.
-func (c *clientConn) sendable() error { return c.s.guard.known() }
+func (c *clientConn) sendable() error { return c.s.guard.ended() }
 
 // receivable implements receiver.
-func (c *clientConn) receivable() error { return c.s.guard.known() }
+func (c *clientConn) receivable() error { return c.s.guard.ended() }
 
 // header implements sender.
 func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
@@ -216,13 +216,19 @@ func (c *clientConn) header() http.Header { return c.inner.RequestHeader() }
 // refuse implements sender: a request whose headers were refused never opens.
 func (c *clientConn) refuse(err error) { c.s.guard.interrupt(context.Canceled, err, err) }
 
-// enterWire marks the stream as opened, unless it must not be used any more.
-// The guard looks at the mark only after it made itself visible to guard.err.
+// enterWire lets an operation through to the wire, unless the stream must not
+// be used any more. The guard looks whether the stream was opened only after it
+// made itself visible to guard.ended, so one of the two sees the other.
 func (c *clientConn) enterWire() error {
-	if c.group.edge && !c.s.guard.opened.Load() {
-		c.s.guard.opened.Store(true)
+	guard := &c.s.guard
+	if err := guard.err(); err != nil {
+		return err
 	}
-	return c.s.guard.err()
+	if !c.group.edge || guard.opened.Load() {
+		return nil
+	}
+	guard.opened.Store(true)
+	return guard.ended()
 }
 
 // send implements sender.
@@ -243,12 +249,13 @@ func (c *clientConn) send(msg any) error {
 	return coded(err)
 }
 
-// receive implements receiver. It waits for the response's headers first:
-// from then on the guard can reset the stream before the context ends, and
-// connect never gets to end a canceled request cleanly.
+// receive implements receiver. It waits for the response's headers first: from
+// then on the guard can reset the stream before the context ends, and connect
+// never gets to end a canceled request cleanly. Somebody else's stream may not
+// even begin its request before Receive.
 func (c *clientConn) receive(msg any) error {
 	call := &c.s.call
-	if c.group.edge && !call.headersKnown.Load() {
+	if c.group.edge && !c.s.guard.foreign && !call.headersKnown.Load() {
 		_ = c.inner.ResponseHeader()
 		if err := c.s.guard.err(); err != nil {
 			return err
@@ -259,6 +266,9 @@ func (c *clientConn) receive(msg any) error {
 		return err
 	}
 	err := c.inner.Receive(msg)
+	if c.group.edge && (err == nil || c.s.guard.err() == nil) {
+		call.headersKnown.Store(true)
+	}
 	unary := call.spec.StreamType == connect.StreamTypeClient
 	switch {
 	case err == nil && unary && c.group.received.Load() > 0:
@@ -298,10 +308,20 @@ func (c *clientConn) conclude(err error, refuser int) error {
 	}
 	g.concluding = false
 	if result != nil && !connect.IsWireError(result) { // the server may not know
-		c.s.guard.release(result)
+		c.abandonWire(result)
 	}
 	c.finish(terminal{kind: kind, result: err})
 	return err
+}
+
+// abandonWire resets the stream of an RPC that failed on this side. Further
+// out there may be somebody who makes another attempt.
+func (c *clientConn) abandonWire(err error) {
+	if c.group.root {
+		c.s.guard.release(err)
+	} else if c.s.guard.opened.Load() {
+		go func() { _ = c.inner.CloseResponse() }()
+	}
 }
 
 // finish publishes a claimed terminal event. The hooks' context ends first, so

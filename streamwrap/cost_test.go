@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -245,4 +247,41 @@ func newUnaryRequest(t *testing.T, client bool) connect.AnyRequest {
 	}
 	req.Header()
 	return req
+}
+
+// An idle stream has no goroutine, even if every interceptor derives contexts
+// with values and deadlines, and whoever is further in does the same.
+func TestIdleStreamsHaveNoGoroutine(t *testing.T) {
+	deriving := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(ctx context.Context, _ *streamwrap.Call) (context.Context, *counter, error) {
+			ctx, cancel := context.WithTimeout(context.WithValue(ctx, counter{}, 1), time.Hour)
+			t.Cleanup(cancel)
+			return ctx, &counter{}, nil
+		},
+	})
+	chain := streamwrap.Chain(deriving, deriving, foreign{}, deriving)
+	for _, client := range []bool{true, false} {
+		before := runtime.NumGoroutine()
+		var open []stream
+		for range 100 {
+			if client {
+				inner := newInstant(true)
+				open = append(open, chain.WrapStreamingClient(func(ctx context.Context, _ connect.Spec) connect.StreamingClientConn {
+					_, cancel := context.WithCancelCause(context.WithValue(ctx, counter{}, 2))
+					t.Cleanup(func() { cancel(nil) })
+					return inner
+				})(t.Context(), inner.spec))
+				continue
+			}
+			_ = chain.WrapStreamingHandler(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+				_, cancel := context.WithCancelCause(context.WithValue(ctx, counter{}, 2))
+				t.Cleanup(func() { cancel(nil) })
+				return nil
+			})(t.Context(), newInstant(false))
+		}
+		if got := runtime.NumGoroutine() - before; got > 10 {
+			t.Errorf("client %v: %d goroutines for 100 idle streams", client, got)
+		}
+		runtime.KeepAlive(open)
+	}
 }

@@ -40,6 +40,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 		if err != nil {
 			return nil, err
 		}
+		call.opening.Store(true)
 		call.mu.Lock()
 		defer call.mu.Unlock()
 		call.gated = append(call.gated, &gated{t: i.t, s: state, ctx: octx})

@@ -66,11 +66,14 @@ func (g *group) distance(i int) int {
 	return len(g.layers) - 1 - i
 }
 
-// pause ends a run of hooks before I/O: the RPC may end during the I/O.
-func (g *group) pause(hook uint32) {
-	if g.state.clear(hook)&done != 0 {
-		g.tryEnd()
+// pause ends a run of hooks before I/O. It reports false if the RPC has ended
+// meanwhile. It may also end during the I/O.
+func (g *group) pause(hook uint32) bool {
+	if g.state.clear(hook)&done == 0 {
+		return true
 	}
+	g.tryEnd()
+	return false
 }
 
 // leave ends an operation.

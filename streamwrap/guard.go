@@ -37,7 +37,8 @@ const (
 // contexts, closes the response, which resets the stream, and only then lets
 // the context end that connect and net/http see.
 type guard struct {
-	s *clientStream
+	s       *clientStream
+	foreign bool // the stream nearest the wire is not connect's own
 
 	opened   atomic.Bool // something was sent
 	complete atomic.Bool // the request was ended
@@ -128,30 +129,22 @@ func (g *guard) disarm() {
 	}
 }
 
-// known returns why the stream cannot be used any more, as far as the guard
-// has noticed; nil if it can.
-func (g *guard) known() error {
-	if g.ending.Load() {
+// ended returns why the stream cannot be used any more, as far as the guard
+// has noticed; nil if it can, or if its end was not the guard's doing.
+func (g *guard) ended() error {
+	if g.ending.Load() && !g.released {
 		return g.result
 	}
 	return nil
 }
 
-// err is known, after a look at the contexts themselves: their watchers may be
+// err is ended, after a look at the contexts themselves: their watchers may be
 // late.
 func (g *guard) err() error {
 	if !g.ending.Load() {
 		g.check()
 	}
-	return g.known()
-}
-
-// ended is known, if a context's end was the RPC's.
-func (g *guard) ended() error {
-	if err := g.known(); err != nil && !g.released {
-		return err
-	}
-	return nil
+	return g.ended()
 }
 
 // release resets the stream of an RPC that failed on this side: the server may

@@ -25,6 +25,8 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		if err != nil {
 			return err
 		}
+		call.opening.Store(true)
+		defer call.opening.Store(false)
 		if state == nil {
 			return next(ctx, conn)
 		}
@@ -249,6 +251,9 @@ func (c *handlerConn) enter(busy, hook uint32) error {
 
 // sendable implements sender.
 func (c *handlerConn) sendable() error { return nil }
+
+// sendAfterEnd implements sender.
+func (c *handlerConn) sendAfterEnd(any) error { return c.group.result }
 
 // header implements sender.
 func (c *handlerConn) header() http.Header { return c.inner.ResponseHeader() }

@@ -157,6 +157,52 @@ func TestReturnDuringBlockedSend(t *testing.T) {
 	})
 }
 
+// TestReturnDuringSendHook: a message whose hook is not done when the handler
+// returns is late.
+func TestReturnDuringSendHook(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeServer}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		leaked := make(chan any, 1)
+		r := newRig(t, c, setup{
+			server: streamwrap.Hooks[life]{Send: func(_ *life, _ context.Context, msg any) error {
+				if string(msg.(*conntest.Message).GetValue()) == "slow" {
+					time.Sleep(time.Minute) // whatever happens to its context
+				}
+				return nil
+			}},
+			config: conntest.Config{Service: conntest.Service{
+				Server: func(_ context.Context, req *connect.Request[conntest.Message], stream *connect.ServerStream[conntest.Message]) error {
+					if err := stream.Send(req.Msg); err != nil {
+						return err
+					}
+					go func() {
+						defer func() {
+							if p := recover(); p != nil {
+								leaked <- p
+							}
+						}()
+						leaked <- stream.Send(conntest.Text("slow"))
+					}()
+					time.Sleep(time.Second)
+					return nil
+				},
+			}},
+		})
+		reply := r.do(t, nil, "one")
+		if reply.Err != nil || len(reply.Messages) != 1 {
+			t.Errorf("%q, %v", reply.Messages, reply.Err)
+		}
+		switch late := (<-leaked).(type) {
+		case error:
+			wantCode(t, "the leaked Send", late, connect.CodeInternal)
+		default:
+			t.Errorf("the leaked Send: %v; it touched the ResponseWriter", late)
+		}
+		synctest.Wait()
+		r.server.wantEnd(t, "completed 1/1")
+	})
+}
+
 // TestReturnDuringReceive: the return does not wait for a Receive.
 func TestReturnDuringReceive(t *testing.T) {
 	t.Parallel()
@@ -678,6 +724,51 @@ func doAndRecover(t *testing.T, r *rig) (value any) {
 	defer func() { value = recover() }()
 	_ = r.clients.Do(t.Context(), r.c.Kind, http.Header{conntest.CountHeader: {"1"}}, "one")
 	return nil
+}
+
+// TestSendPanicsDuringReturn: the result is decided, the panic is its sender's.
+func TestSendPanicsDuringReturn(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var armed atomic.Bool
+		returning, release := make(chan struct{}), make(chan struct{})
+		r := newRig(t, c, setup{
+			client: streamwrap.Hooks[life]{
+				Send: func(*life, context.Context, any) error {
+					if armed.Load() {
+						panic("boom")
+					}
+					return nil
+				},
+				Return: func(_ *life, _ context.Context, err error) error {
+					close(returning)
+					<-release
+					return err
+				},
+			},
+			config: bidiService(func(context.Context, *bidiStream) error { return nil }),
+		})
+		conn := r.mustStart(t.Context(), t, nil)
+		armed.Store(true)
+		received := make(chan error)
+		go func() {
+			_, err := drain(conn)
+			received <- err
+		}()
+		<-returning
+		func() {
+			defer func() {
+				if p := recover(); p != "boom" {
+					t.Errorf("Send did not panic: %v", p)
+				}
+			}()
+			_ = conn.Send(conntest.Text("x"))
+		}()
+		close(release)
+		wantEOF(t, "Receive", <-received)
+		synctest.Wait()
+		r.client.wantEnd(t, "completed 1/0")
+	})
 }
 
 // TestHookPanicsReleaseTheServer: a client whose hook panics in the middle of a

@@ -581,6 +581,39 @@ func TestSkippedRPC(t *testing.T) {
 	})
 }
 
+// TestLongChains: more interceptors than a stream has room for at first.
+func TestLongChains(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: h2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var probes [2][]*probe // by side
+		chain := func(side int) connect.Option {
+			var interceptors []connect.Interceptor
+			for range 20 {
+				p := newProbe(t, [...]string{"client", "server"}[side], streamwrap.Hooks[life]{})
+				probes[side] = append(probes[side], p)
+				interceptors = append(interceptors, p)
+			}
+			return connect.WithInterceptors(interceptors...)
+		}
+		r := newRig(t, c, setup{
+			clientChain: func(*probe) connect.Option { return chain(0) },
+			serverChain: func(*probe) connect.HandlerOption { return chain(1) },
+		})
+		if reply := r.do(t, nil, "one", "two"); reply.Err != nil {
+			t.Fatal(reply.Err)
+		}
+		for side := range probes {
+			first := probes[side][0]
+			for _, p := range probes[side][1:] {
+				p.want(t, first.Life(t).String())
+				if p.Life(t).call != first.Life(t).call {
+					t.Errorf("%s: several Calls", p.name)
+				}
+			}
+		}
+	})
+}
+
 // TestConcurrentSides: Send and Receive of a bidirectional stream run at the
 // same time, hooks included.
 func TestConcurrentSides(t *testing.T) {

@@ -46,7 +46,9 @@ func (g *group) receive(from receiver, msg any) error {
 
 // receiveMessage does the I/O of a Receive, between its hooks.
 func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
-	g.pause(recvHook)
+	if !g.pause(recvHook) {
+		return g.result // CloseResponse overtook the Receive hooks
+	}
 	timed := g.has&hasTiming != 0
 	if timed {
 		m.Start = time.Now()

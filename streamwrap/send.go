@@ -7,7 +7,9 @@ import (
 
 // sender is the send side of the conn that a group wraps.
 type sender interface {
-	sendable() error     // why nothing can be sent any more, if so
+	sendable() error // why nothing can be sent any more, if so
+	// sendAfterEnd is the error of a Send that the end of the RPC overtook.
+	sendAfterEnd(msg any) error
 	header() http.Header // this side's headers
 	send(msg any) error  // towards the wire
 	refuse(err error)    // a Header hook refused the RPC
@@ -19,15 +21,11 @@ func (g *group) send(to sender, msg any) error {
 		return err
 	}
 	if msg == nil { // flushes the headers; not a message
-		if err := g.sendHeader(to); err != nil {
-			return err
-		}
-		g.pause(sendHook)
-		return to.send(nil)
+		return g.flush(to)
 	}
 	passed, err := g.sendHooks(msg)
 	if err == nil {
-		err = g.sendHeader(to)
+		err = g.beforeWire(to)
 	}
 	m := &g.sendMsg
 	m.Seq, m.Msg, m.WireBytes = 0, msg, -1
@@ -48,9 +46,30 @@ func (g *group) send(to sender, msg any) error {
 	return err
 }
 
+func (g *group) flush(to sender) error {
+	if err := g.beforeWire(to); err != nil {
+		return err
+	}
+	if !g.pause(sendHook) {
+		return to.sendAfterEnd(nil)
+	}
+	return to.send(nil)
+}
+
+// beforeWire runs the Header hooks if they have not run, unless the RPC ended
+// during a Send hook: then nothing may be touched any more.
+func (g *group) beforeWire(to sender) error {
+	if g.state.has(done) {
+		return to.sendAfterEnd(nil)
+	}
+	return g.sendHeader(to)
+}
+
 // sendMessage does the I/O of a Send, between its hooks.
 func (g *group) sendMessage(to sender, msg any, m *Message) error {
-	g.pause(sendHook)
+	if !g.pause(sendHook) {
+		return to.sendAfterEnd(msg)
+	}
 	timed := g.has&hasTiming != 0
 	if timed {
 		m.Start = time.Now()

@@ -21,7 +21,7 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, err
 		}
 		if state == nil {
-			return next(ctx, req)
+			return call.enter(ctx, req, next)
 		}
 		call.watchAttempts(i.t, state)
 		u.layer = layer{t: i.t, s: state, ctx: ctx}
@@ -156,10 +156,17 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 	return res, nil
 }
 
+// enter runs the rest of the chain as part of this Call.
+func (c *Call) enter(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	c.opening.Store(true)
+	defer c.opening.Store(false)
+	return next(ctx, req)
+}
+
 // next runs the rest of the chain. An interceptor that returns neither response
 // nor error is mistaken; connect panics over it on handlers.
 func (u *unary) next(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
-	res, err := next(ctx, req)
+	res, err := u.call.enter(ctx, req, next)
 	if err == nil && res == nil {
 		err = connect.NewError(connect.CodeInternal, errNothing)
 	}

@@ -24,8 +24,8 @@ const (
 	// long in fake time.
 	hangLimit         = 10 * time.Second
 	hangLimitInBubble = time.Hour
-	// stuckLimit is how long, in real time, a bubble may take.
-	stuckLimit = time.Minute
+	// defaultStuckLimit is how long, in real time, a bubble may take.
+	defaultStuckLimit = time.Minute
 	// aftermath is how long goroutines may live on after the end of an RPC. It
 	// is fake time only.
 	aftermath = time.Minute
@@ -41,9 +41,8 @@ type check struct {
 	rule           rule
 	newInterceptor func() connect.Interceptor
 	placement      placement
-	patience       time.Duration
-	waived         map[string]string // rules that the interceptor may break, with reasons
-	ctx            context.Context   //nolint:containedctx // a test's context
+	config         *config
+	ctx            context.Context //nolint:containedctx // a test's context
 	skipped        string
 	bubble         atomic.Value // its name, a string
 	leaks          []string
@@ -63,7 +62,7 @@ func (c *check) run(t *testing.T) {
 		c.main()
 		return
 	}
-	stuck := time.AfterFunc(stuckLimit, c.stuck)
+	stuck := time.AfterFunc(c.config.stuckLimit, c.stuck)
 	defer func() {
 		stuck.Stop()
 		p := recover()
@@ -102,7 +101,7 @@ func (c *check) main() {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(c.patience):
+		case <-time.After(c.config.patience):
 		}
 	}
 	for _, cleanup := range slices.Backward(c.cleanups) {
@@ -121,7 +120,7 @@ func (c *check) stuck() {
 	//nolint:forbidigo // nothing else ends it
 	panic(fmt.Sprintf("streamwraptest: rule %q, interceptor %s: stuck for %v, because these goroutines neither go on nor "+
 		"wait for each other, as if for a sync.Mutex that is held while a message is awaited:\n\n%s",
-		c.rule.name, c.placement.name, stuckLimit, strings.Join(busy, "\n\n")))
+		c.rule.name, c.placement.name, c.config.stuckLimit, strings.Join(busy, "\n\n")))
 }
 
 // leaked notes the goroutines that are left in the bubble and not the kit's own.
@@ -221,7 +220,7 @@ func (c *check) within(what string, f func()) bool { return c.await(c.start(f), 
 
 // await waits for something that must happen soon.
 func (c *check) await(done <-chan struct{}, what string) bool {
-	timer := time.NewTimer(c.patience)
+	timer := time.NewTimer(c.config.patience)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -233,34 +232,11 @@ func (c *check) await(done <-chan struct{}, what string) bool {
 }
 
 // settle lets everything happen that is going to happen. In a bubble only.
-func (c *check) settle() { <-time.After(c.patience) }
-
-// Context implements [testing.TB]. It ends when the rule hangs.
-func (c *check) Context() context.Context { return c.ctx }
+func (c *check) settle() { <-time.After(c.config.patience) }
 
 // context returns a context for one RPC.
 func (c *check) context() (context.Context, context.CancelFunc) {
 	return context.WithCancel(c.ctx)
 }
-
-// Cleanup implements [testing.TB]: f runs when the rule is done, while its
-// bubble still lives.
-func (c *check) Cleanup(f func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cleanups = append(c.cleanups, f)
-}
-
-// Errorf implements [testing.TB].
-func (c *check) Errorf(format string, args ...any) { c.broken(format, args...) }
-
-// Error implements [testing.TB].
-func (c *check) Error(args ...any) { c.broken("%s", fmt.Sprint(args...)) }
-
-// Fatalf implements [testing.TB].
-func (c *check) Fatalf(format string, args ...any) { c.fatal(format, args...) }
-
-// Fatal implements [testing.TB].
-func (c *check) Fatal(args ...any) { c.fatal("%s", fmt.Sprint(args...)) }
 
 func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n\t") }

@@ -37,3 +37,20 @@ func Broken(t *testing.T, newInterceptor func() connect.Interceptor, opts ...Opt
 	}
 	return broken, skipped
 }
+
+// RaceEnabled reports that the race detector is on.
+const RaceEnabled = raceEnabled
+
+// CheckRule checks one rule, without those that it needs.
+func CheckRule(t *testing.T, name string, stuckLimit time.Duration, newInterceptor func() connect.Interceptor) {
+	t.Helper()
+	s := newSuite(newInterceptor, nil)
+	s.config.stuckLimit = stuckLimit
+	for _, r := range rules() {
+		if r.name == name {
+			for _, finding := range s.check(t, r).findings {
+				t.Error(finding)
+			}
+		}
+	}
+}

@@ -10,12 +10,17 @@ import (
 type Option interface{ apply(c *config) }
 
 type config struct {
-	without  map[string]string // reasons by rule
-	patience time.Duration
+	without    map[string]string // reasons by rule
+	patience   time.Duration
+	stuckLimit time.Duration
 }
 
 func newConfig(opts []Option) *config {
-	c := &config{without: make(map[string]string), patience: defaultPatience}
+	c := &config{
+		without:    make(map[string]string),
+		patience:   defaultPatience,
+		stuckLimit: defaultStuckLimit,
+	}
 	for _, opt := range opts {
 		opt.apply(c)
 	}

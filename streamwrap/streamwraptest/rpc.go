@@ -2,7 +2,6 @@ package streamwraptest
 
 import (
 	"net/http"
-	"net/url"
 
 	"connectrpc.com/connect"
 )
@@ -17,7 +16,8 @@ type RPC struct {
 	Spec connect.Spec
 
 	// Peer is the other side. The defaults are "streamwraptest.test" for
-	// clients, "192.0.2.2:49152" for handlers, and the Connect protocol.
+	// clients, "192.0.2.2:49152" for handlers, and the Connect protocol. Query
+	// exists on handlers only, for unary RPCs of the Connect protocol only.
 	Peer connect.Peer
 
 	// Header is the request's headers: what the caller sets on clients, what
@@ -45,9 +45,6 @@ func (r RPC) withDefaults(isClient bool) RPC {
 	}
 	if r.Peer.Protocol == "" {
 		r.Peer.Protocol = connect.ProtocolConnect
-	}
-	if r.Peer.Query == nil && !isClient {
-		r.Peer.Query = url.Values{}
 	}
 	r.Header = cloneHeader(r.Header)
 	return r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -18,6 +19,8 @@ func ruleAllocations() rule {
 		why: "a stream may carry millions of messages. What an interceptor allocates for each of them, with nothing to " +
 			"do, is garbage at that rate; state belongs into the RPC.",
 		test: func(c *check) {
+			counting.Lock()
+			defer counting.Unlock()
 			c.allocatesClient()
 			c.allocatesHandler()
 		},
@@ -29,6 +32,9 @@ const (
 	measured = 200 // messages each way that are counted
 	attempts = 5   // of which one must find nothing: others may be at work
 )
+
+// counting is held by who changes GOMAXPROCS and the rate of the memory profile.
+var counting sync.Mutex //nolint:gochecknoglobals // they are global
 
 // quiet is a conn that sends for ever and allocates nothing.
 func quiet() Script {

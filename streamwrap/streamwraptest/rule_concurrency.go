@@ -15,11 +15,13 @@ func ruleConcurrency() rule {
 		why: "the two sides of a stream are used by two goroutines. With one lock around both, a Receive that waits for " +
 			"an answer keeps back the Send that asks for it; without any, fields that both sides use are a data race, which " +
 			"-race reports here. And CloseResponse from another goroutine is what interrupts a Receive on HTTP/2: streamwrap " +
-			"does that when the context ends, and must get through.",
+			"does that when the context ends, and must get through. Lastly, one interceptor serves many RPCs at once: what " +
+			"belongs to one must not be kept in the interceptor.",
 		test: func(c *check) {
 			c.sendsDuringReceive()
 			c.receivesDuringSend()
 			c.closesDuringReceive()
+			c.keepsStreamsApart()
 			if c.ok() {
 				c.usesBothSides()
 			}
@@ -103,6 +105,42 @@ func (c *check) closesDuringReceive() {
 		_ = conn.CloseResponse()
 	}
 	c.await(received, "bidi client: Receive does not return although the response was closed")
+}
+
+// keepsStreamsApart uses two streams of one interceptor by turns.
+func (c *check) keepsStreamsApart() {
+	ctx, cancel := c.context()
+	defer cancel()
+	i := c.interceptor()
+	var conns [2]*ClientConn
+	var streams [2]connect.StreamingClientConn
+	for n := range conns {
+		conns[n] = NewClientConn(Script{Receive: Messages(texts("response", 2)[n])})
+		streams[n] = c.openWith(ctx, i, conns[n].Open, conns[n].Spec())
+	}
+	for n, stream := range streams {
+		_ = stream.Send(texts("request", 2)[n])
+	}
+	for n, stream := range streams {
+		m := &text{}
+		_ = stream.Receive(m)
+		c.compare("bidi clients, two streams at once: received", values([]*text{m}), values(texts("response", 2)[n:n+1]))
+		c.compare("bidi clients, two streams at once: sent", values(conns[n].Sent()), values(texts("request", 2)[n:n+1]))
+		_ = stream.CloseResponse()
+	}
+
+	outer := NewHandlerConn(Script{Receive: Messages(texts("request", 1)...)})
+	inner := NewHandlerConn(Script{})
+	_ = ServeStream(ctx, i, outer, func(_ context.Context, conn connect.StreamingHandlerConn) error {
+		// Another RPC comes and goes while this one lasts.
+		_ = ServeStream(ctx, i, inner, func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			return conn.Send(texts("response", 2)[1])
+		})
+		c.compare("bidi handlers, two streams at once: received", values(receiveAll(conn, 1)), []string{"request 1"})
+		return conn.Send(texts("response", 1)[0])
+	})
+	c.compare("bidi handlers, two streams at once: sent", values(outer.Sent()), []string{"response 1"})
+	c.compare("bidi handlers, two streams at once: sent", values(inner.Sent()), []string{"response 2"})
 }
 
 // usesBothSides lets both sides run at full speed for the race detector.

@@ -62,7 +62,7 @@ func (c *check) leaves(kind connect.StreamType, leave func(connect.StreamingClie
 		done := c.start(func() { leave(stream, cancel) })
 		select {
 		case <-done: // the context lives on, as context.Background does
-		case <-time.After(c.patience): // it waits for a message that does not come
+		case <-time.After(c.config.patience): // it waits for a message that does not come
 			cancel()
 			c.await(done, kind.String()+" client: an operation does not return although its context ended")
 		}

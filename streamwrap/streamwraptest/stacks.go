@@ -2,7 +2,6 @@ package streamwraptest
 
 import (
 	"fmt"
-	"regexp"
 	"runtime"
 	"strings"
 )
@@ -52,28 +51,23 @@ func stacks() []string {
 	}
 }
 
-var bubbleInHeader = regexp.MustCompile(`^goroutine \d+ \[.*(synctest bubble \d+).*\]:`) //nolint:gochecknoglobals // a constant
-
 // currentBubble returns the name of the bubble that the caller is in, as it
-// appears in the headers of stacks; "" outside.
+// appears in the headers of stacks: "synctest bubble 7]". It is "" outside.
 func currentBubble() string {
 	var buf [256]byte
-	return bubbleOf(string(buf[:runtime.Stack(buf[:], false)]))
-}
-
-func bubbleOf(stack string) string {
-	if m := bubbleInHeader.FindStringSubmatch(stack); m != nil {
-		return m[1]
+	header, _, _ := strings.Cut(string(buf[:runtime.Stack(buf[:], false)]), ":")
+	if i := strings.Index(header, "synctest bubble "); i >= 0 {
+		return header[i:]
 	}
 	return ""
 }
 
-// stacksIn returns the stacks of a bubble's goroutines, without those that are
-// running the kit's own code.
+// stacksIn returns the stacks of a bubble's goroutines, but for some.
 func stacksIn(bubble string, ignored func(stack string) bool) []string {
 	var found []string
 	for _, stack := range stacks() {
-		if bubbleOf(stack) == bubble && !ignored(stack) {
+		header, _, _ := strings.Cut(stack, "\n")
+		if strings.HasSuffix(header, bubble+":") && !ignored(stack) {
 			found = append(found, stack)
 		}
 	}

@@ -69,10 +69,7 @@ func (s *suite) check(t *testing.T, r rule) verdict {
 		}
 	}
 	for _, p := range placements() {
-		c := &check{
-			rule: r, newInterceptor: s.newInterceptor, placement: p,
-			patience: s.config.patience, waived: s.config.without,
-		}
+		c := &check{rule: r, newInterceptor: s.newInterceptor, placement: p, config: s.config}
 		c.run(t)
 		runtime.KeepAlive(c)
 		if r.name == "goroutines" || s.leakless {

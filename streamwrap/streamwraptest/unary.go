@@ -19,7 +19,7 @@ import (
 // connect alone can make a request with a Spec and a Peer, so this is a call of
 // a real [connect.Client] whose innermost interceptor is next. No message is
 // encoded, and there is no network: Request.HTTPMethod stays empty, and errors
-// are not wire errors. It costs some 10 µs and 60 allocations.
+// are no wire errors. It costs a few microseconds and some 50 allocations.
 func CallUnary[Req, Res any](
 	ctx context.Context,
 	i connect.Interceptor,
@@ -61,7 +61,7 @@ type Served[Res any] struct {
 // connect alone can make a request with a Spec and a Peer, so this is a real
 // [connect.Handler] that is called in-process, with a codec that copies the
 // message. The context is the HTTP request's. A panic goes through. It costs
-// some 20 µs and 120 allocations.
+// some ten microseconds and 150 allocations.
 func ServeUnary[Req, Res any](
 	ctx context.Context,
 	i connect.Interceptor,
@@ -154,14 +154,14 @@ func protocolOption(protocol string) connect.ClientOption {
 }
 
 // newHTTPRequest returns the request that makes a handler see the RPC. Its one
-// message is empty: the codec knows better.
+// message is a byte, because connect decodes nothing if there is nothing.
 func newHTTPRequest(ctx context.Context, rpc RPC) *http.Request {
-	contentType, body := "application/"+copyCodecName, []byte(nil)
+	contentType, body := "application/"+copyCodecName, []byte{0}
 	switch rpc.Peer.Protocol {
 	case connect.ProtocolGRPC:
-		contentType, body = "application/grpc+"+copyCodecName, make([]byte, 5)
+		contentType, body = "application/grpc+"+copyCodecName, []byte{0, 0, 0, 0, 1, 0}
 	case connect.ProtocolGRPCWeb:
-		contentType, body = "application/grpc-web+"+copyCodecName, make([]byte, 5)
+		contentType, body = "application/grpc-web+"+copyCodecName, []byte{0, 0, 0, 0, 1, 0}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, rpc.Spec.Procedure, bytes.NewReader(body))
 	if err != nil {
