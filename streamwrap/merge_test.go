@@ -202,3 +202,53 @@ func seenBy(who, refuse string, events []string) []string {
 		}
 	})
 }
+
+// Chains of any length, with foreign wrappers anywhere and one interceptor in
+// several places, show every interceptor every message, and one End.
+func TestChainsOfAnyShape(t *testing.T) {
+	t.Parallel()
+	for _, client := range []bool{true, false} {
+		for _, shape := range []string{"a", "aa", "aFa", "aaFFaa", "FaF", strings.Repeat("a", 25), strings.Repeat("aFaa", 10)} {
+			var states []*counter
+			shared := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+				Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+					states = append(states, &counter{})
+					return nil, states[len(states)-1], nil
+				},
+				Header:   func(c *counter, _ context.Context, _ http.Header) error { c.header++; return nil },
+				Sent:     func(c *counter, _ context.Context, _ *streamwrap.Message) { c.sent++ },
+				Received: func(c *counter, _ context.Context, _ *streamwrap.Message) error { c.received++; return nil },
+				End: func(c *counter, _ context.Context, e *streamwrap.End) {
+					c.end++
+					c.send, c.receive = int(e.Sent), int(e.Received)
+				},
+			})
+			var is []connect.Interceptor
+			for _, kind := range shape {
+				if kind == 'F' {
+					is = append(is, foreign{})
+				} else {
+					is = append(is, shared)
+				}
+			}
+			onStream(streamwrap.Chain(is...), client, func(s stream) {
+				for range 3 {
+					_ = s.Send(t)
+					_ = s.Receive(t)
+				}
+			})(t.Context())
+			want := counter{header: 1, sent: 3, received: 3, end: 1, send: 3, receive: 3}
+			if client {
+				want.received++ // the end of the stream
+			}
+			if len(states) != strings.Count(shape, "a") {
+				t.Errorf("client %v, %s: %d Opens", client, shape, len(states))
+			}
+			for i, got := range states {
+				if *got != want {
+					t.Errorf("client %v, %s: interceptor %d saw %+v, want %+v", client, shape, i, *got, want)
+				}
+			}
+		}
+	}
+}

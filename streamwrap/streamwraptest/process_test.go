@@ -46,7 +46,7 @@ func helpers() map[string]func(t *testing.T) {
 		},
 		"stuck": func(t *testing.T) {
 			t.Helper()
-			streamwraptest.CheckRule(t, "cancel", time.Second, func() connect.Interceptor {
+			streamwraptest.CheckRule(t, "guard", time.Second, func() connect.Interceptor {
 				return &mutant{conn: func() connHooks {
 					var mu sync.Mutex
 					return connHooks{
@@ -125,5 +125,5 @@ func TestRunMakesDataRacesShow(t *testing.T) {
 func TestRunDoesNotHangForEver(t *testing.T) {
 	t.Parallel()
 	checkOutput(t, runHelper(t, "stuck"),
-		`streamwraptest: rule "cancel"`, "stuck for 1s", "sync.Mutex.Lock", "process_test.go")
+		`streamwraptest: rule "guard"`, "stuck for 1s", "sync.Mutex.Lock", "process_test.go")
 }
