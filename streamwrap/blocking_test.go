@@ -114,7 +114,49 @@ func TestNothingOnCallBlocksDuringIO(t *testing.T) {
 	})
 }
 
-// TestAbortDoesNotBlock in any hook, and is no deadlock.
+// refuser is somebody else's interceptor whose stream refuses by itself, without
+// a word to the server.
+type refuser struct{ foreignWrapper }
+
+type refuserConn struct{ connect.StreamingClientConn }
+
+func (refuser) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		return refuserConn{next(ctx, spec)}
+	}
+}
+
+func (refuserConn) Receive(any) error {
+	return connect.NewError(connect.CodeResourceExhausted, errors.New("enough"))
+}
+
+// TestNothingOnCallBlocksBehindForeignErrors: an error does not mean that there
+// is a response to ask.
+func TestNothingOnCallBlocksBehindForeignErrors(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		for _, opened := range []bool{true, false} {
+			r := newRig(t, c, setup{
+				client:      askingHooks(t),
+				config:      conntest.Config{Service: waiting(false)},
+				clientChain: func(p *probe) connect.Option { return connect.WithInterceptors(p, refuser{}) },
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			conn := r.unopened(ctx)
+			if opened {
+				if err := conn.Send(conntest.Text("one")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantCode(t, "Receive", conn.Receive(&conntest.Message{}), connect.CodeResourceExhausted)
+			synctest.Wait()
+			askAll(t, "afterwards", r.client.Life(t).call)
+		}
+	})
+}
+
+// TestAbortInHooks: it does not block in any of them, and is no deadlock.
 func TestAbortInHooks(t *testing.T) {
 	t.Parallel()
 	cause := connect.NewError(connect.CodePermissionDenied, errors.New("why"))
@@ -213,10 +255,11 @@ func TestHooksHoldOnlyTheirSide(t *testing.T) {
 						return nil
 					})
 					// Both sides of the wire send and receive independently.
-					talk := func(conn interface {
+					type talker interface {
 						Send(any) error
 						Receive(any) error
-					}) error {
+					}
+					talk := func(conn talker) error {
 						done := make(chan error)
 						go func() { done <- conn.Send(conntest.Text("x")) }()
 						err := conn.Receive(&conntest.Message{})

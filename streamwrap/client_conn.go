@@ -266,9 +266,7 @@ func (c *clientConn) receive(msg any) error {
 		return err
 	}
 	err := c.inner.Receive(msg)
-	if c.group.edge && (err == nil || c.s.guard.err() == nil) {
-		call.headersKnown.Store(true)
-	}
+	c.noteResponse(err)
 	unary := call.spec.StreamType == connect.StreamTypeClient
 	switch {
 	case err == nil && unary && c.group.received.Load() > 0:
@@ -276,7 +274,6 @@ func (c *clientConn) receive(msg any) error {
 	case err == nil:
 		return nil
 	}
-	call.trailerKnown.Store(true)
 	switch {
 	case isEOF(err) && unary && c.group.received.Load() == 0:
 		return connect.NewError(connect.CodeUnimplemented, errNoMessage)
@@ -287,6 +284,23 @@ func (c *clientConn) receive(msg any) error {
 		return ended
 	}
 	return coded(err)
+}
+
+// noteResponse notes what a Receive at the edge tells about the response: with a
+// message it has begun; with an error of connect's own it is over, unless the
+// guard ended it.
+func (c *clientConn) noteResponse(err error) {
+	if !c.group.edge {
+		return
+	}
+	call := &c.s.call
+	switch {
+	case err == nil:
+		call.headersKnown.Store(true)
+	case !c.s.guard.foreign && c.s.guard.err() == nil:
+		call.headersKnown.Store(true)
+		call.trailerKnown.Store(true)
+	}
 }
 
 // conclude implements receiver: err is the RPC's result, its first error or

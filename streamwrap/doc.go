@@ -47,7 +47,8 @@
 // which [io.EOF] is success; CloseResponse; the end of the context; the garbage
 // collection of a stream that was dropped. A failed Send does not end a stream.
 // Streams opened with [connect.NewClientContext] are not collected while they
-// are open: they must be closed.
+// are open: they must be closed. So must streams in bubbles of testing/synctest,
+// because the garbage collector works outside of them.
 //
 // A stream whose server sends what the kind of RPC forbids, no response or two
 // to a client stream, ends with [connect.CodeUnimplemented], as in connect.
@@ -59,9 +60,12 @@
 // waits for. A request that was not ended before is never ended cleanly: the
 // server cannot take a canceled upload for a complete one. This holds for every
 // stream with at least one streamwrap interceptor, and matters most for bidi
-// streams over HTTP/2, which net/http does not interrupt. It needs the conns
-// between the innermost such interceptor and connect to be safe for a
-// CloseResponse that is concurrent with Receive, as connect's own are.
+// streams over HTTP/2, which net/http does not interrupt.
+//
+// It is exact if the innermost interceptor of the chain is one of streamwrap's.
+// Somebody else's conn further in must be safe for a CloseResponse that is
+// concurrent with Receive, as connect's own are; and behind it, a cancellation
+// at the very moment at which the response begins may end a request cleanly.
 //
 // [Call.Abort] does the same at any time, from any goroutine.
 //

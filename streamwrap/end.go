@@ -83,7 +83,6 @@ func (g *group) runEnd() {
 		ReceivedBytes: -1,
 		Elapsed:       time.Since(g.call.start),
 		FirstMessage:  time.Duration(g.first.Load()),
-		Panic:         g.panic,
 		Cause:         g.cause,
 	}
 	g.endHooks(len(g.layers)-1, e)
@@ -101,6 +100,10 @@ func (g *group) endHooks(i int, e *End) {
 	e.Err, e.Code, e.Outcome = l.err, 0, g.kind
 	if e.Outcome == Completed {
 		e.Outcome = g.call.outcome(l.err)
+	}
+	e.Panic = g.panic
+	if l.panicked {
+		e.Outcome, e.Panic = Panicked, l.panic
 	}
 	if l.err != nil {
 		e.Code = connect.CodeOf(l.err)

@@ -11,6 +11,9 @@ type layer struct {
 	s   any
 	ctx context.Context
 	err error // the RPC's result as this interceptor handed it outward
+
+	panicked bool // handlers: the rest of the chain did, with panic
+	panic    any
 }
 
 // inlineLayers is how many interceptors share a stream without growing: the

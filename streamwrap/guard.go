@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,14 +36,18 @@ const (
 // Receive fails because the context ended, ends the request's body cleanly:
 // to the server a canceled upload looks complete. So the guard watches the
 // contexts, closes the response, which resets the stream, and only then lets
-// the context end that connect and net/http see.
+// the context end that connect and net/http see. Closing the response wakes a
+// Receive before it resets the stream; connect then asks for the context's error
+// before it ends the request, and awaitReset makes it wait.
 type guard struct {
 	s       *clientStream
-	foreign bool // the stream nearest the wire is not connect's own
+	foreign bool // somebody wrapped connect's stream
 
 	opened   atomic.Bool // something was sent
 	complete atomic.Bool // the request was ended
 	ending   atomic.Bool // the fields below are set
+
+	resetting atomic.Pointer[chan struct{}] // closed when the stream is reset
 
 	ctxErr, cause error // what the context ends with
 	result        error // what operations fail with
@@ -218,21 +223,41 @@ func (g *guard) endContext() {
 
 // reset ends the stream on the wire, then its context.
 func (g *guard) reset() {
-	wire := g.s.wire
-	known := g.s.call.headersKnown.Load()
-	if known {
-		late := time.AfterFunc(resetPatience, g.endContext)
-		_ = wire.CloseResponse() // sends CANCEL
-		late.Stop()
+	if g.s.call.headersKnown.Load() { // else closing would wait for them
+		g.resetKnown()
 	}
 	g.endContext()
-	if !known {
-		time.AfterFunc(secondReset, func() { _ = wire.CloseResponse() })
-	}
+	wire := g.s.wire
+	_ = wire.CloseResponse() // the response may have begun, unknown to us
+	time.AfterFunc(secondReset, func() { _ = wire.CloseResponse() })
 	time.AfterFunc(release, func() {
 		_ = wire.CloseResponse()
 		_ = wire.CloseRequest()
 	})
+}
+
+// resetKnown resets a stream whose response has begun. If that takes long, the
+// context ends without it.
+func (g *guard) resetKnown() {
+	reset := make(chan struct{})
+	done := sync.OnceFunc(func() { close(reset) })
+	g.resetting.Store(&reset)
+	late := time.AfterFunc(resetPatience, func() {
+		g.endContext()
+		done()
+	})
+	_ = g.s.wire.CloseResponse() // sends CANCEL
+	late.Stop()
+	done()
+}
+
+// awaitReset holds up whoever asks for the error of the context between the
+// start of a reset and the end of the context. net/http does not, it waits for
+// the end; it would hold locks that the reset needs.
+func (g *guard) awaitReset() {
+	if reset := g.resetting.Load(); reset != nil {
+		<-*reset
+	}
 }
 
 // endStream reports the end of the context as the end of the RPC, or leaves

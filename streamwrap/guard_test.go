@@ -64,6 +64,7 @@ var chains = []struct {
 }{
 	{"alone", nil},
 	{"split by a foreign wrapper", foreignChain},
+	{"outside of a foreign wrapper", func(p *probe) connect.Option { return connect.WithInterceptors(p, foreignWrapper{}) }},
 }
 
 // steady is a handler that sends without a pause and receives at the same time.
@@ -140,17 +141,70 @@ func wantAllCanceled(t *testing.T, r *rig, n int) {
 	}
 }
 
+// slowClose is a response body that takes its time to close, as one does whose
+// connection is busy.
+type slowClose struct{ io.ReadCloser }
+
+func (b slowClose) Close() error {
+	time.Sleep(5 * time.Millisecond)
+	return b.ReadCloser.Close()
+}
+
+// TestContextEndsAfterTheReset: until the stream is reset, neither connect nor
+// net/http may see that the context ended, for they would end the request.
+func TestContextEndsAfterTheReset(t *testing.T) {
+	t.Parallel()
+	eachEnding(t, conntest.Matrix{Transports: h2, Kinds: bidiKind}, func(t *testing.T, c conntest.Case, e ending) {
+		// Messages come in while the body closes.
+		r := newRig(t, c, setup{config: bidiService(func(_ context.Context, stream *bidiStream) error {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = stream.Conn().Send(nil)
+				time.Sleep(990 * time.Millisecond)
+				for stream.Send(conntest.Text("steady")) == nil {
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			_, err := drain(stream.Conn())
+			<-done
+			return err
+		})})
+		withoutTimeout := roundTrips(func(req *http.Request) (*http.Response, error) {
+			for _, header := range []string{"Connect-Timeout-Ms", "Grpc-Timeout"} {
+				req.Header.Del(header) // the server's own timer would be as fast
+			}
+			res, err := r.Client().Do(req)
+			if err == nil {
+				res.Body = slowClose{res.Body}
+			}
+			return res, err
+		})
+		r.clients = conntest.NewClients(withoutTimeout, r.URL, c.Option(), connect.WithInterceptors(r.client))
+		ctx, cancel := e.context(t.Context())
+		defer cancel()
+		due := time.Now().Add(time.Second)
+		conn := r.mustStart(ctx, t, nil)
+		_, err := drain(conn)
+		e.wantErr(t, "Receive", err)
+		promptly(t, "Receive", due)
+		wantCanceledUpload(t, r.WaitCalls(1)[0])
+	})
+}
+
 // TestCancelDuringTheFirstHeaders races the cancellation against the beginning
 // of the response.
 func TestCancelDuringTheFirstHeaders(t *testing.T) {
 	t.Parallel()
-	const streams = 200
 	for _, ch := range chains {
+		streams := 200
+		if ch.chain != nil {
+			streams = 50
+		}
 		t.Run(ch.name, func(t *testing.T) {
 			t.Parallel()
 			conntest.Matrix{Transports: h2, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				r := newRig(t, c, setup{clientChain: ch.chain, config: conntest.Config{Service: waiting(true)}})
-				reached := 0
 				for i := range streams {
 					ctx, cancel := context.WithCancel(t.Context())
 					conn := r.unopened(ctx)
@@ -169,13 +223,39 @@ func TestCancelDuringTheFirstHeaders(t *testing.T) {
 				synctest.Wait()
 				time.Sleep(time.Second)
 				calls := r.Calls()
-				reached = len(calls)
+				// Behind a foreign conn the guard cannot know when the response begins,
+				// and connect may end the request first. The package's documentation
+				// says so; connect alone ends it each time.
+				exact := ch.name != "outside of a foreign wrapper"
 				for _, call := range calls {
-					if call.SawEOF() || !call.SawCancel() || call.Ended.IsZero() {
+					if exact && (call.SawEOF() || !call.SawCancel()) || call.Ended.IsZero() {
 						t.Errorf("call %v", call)
 					}
 				}
-				t.Logf("%d of %d requests reached a handler", reached, streams)
+				t.Logf("%d of %d requests reached a handler", len(calls), streams)
+			})
+		})
+	}
+}
+
+// TestCancelBeforeHeaders: a Receive that waits for the response to begin, many
+// times: connect answers the end of the context with a clean end of the request.
+func TestCancelBeforeHeaders(t *testing.T) {
+	t.Parallel()
+	const streams = 50
+	for _, ch := range chains {
+		t.Run(ch.name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: h2, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				r := newRig(t, c, setup{clientChain: ch.chain, config: conntest.Config{Service: waiting(false)}})
+				for i := range streams {
+					ctx, cancel := context.WithCancel(t.Context())
+					conn := r.mustStart(ctx, t, nil)
+					r.WaitFor(func(calls []conntest.Call) bool { return len(calls) == i+1 && calls[i].Received == 1 })
+					time.AfterFunc(time.Second, cancel)
+					wantCode(t, "Receive", conn.Receive(&conntest.Message{}), connect.CodeCanceled)
+				}
+				wantAllCanceled(t, r, streams)
 			})
 		})
 	}
@@ -185,7 +265,7 @@ func TestCancelDuringTheFirstHeaders(t *testing.T) {
 // server must not see a close.
 func TestCloseRequestRacesCancel(t *testing.T) {
 	t.Parallel()
-	const streams = 200
+	const streams = 60
 	conntest.Matrix{Transports: h2, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		r := newRig(t, c, setup{config: conntest.Config{Service: waiting(true)}})
 		refused := make(map[int]bool)
@@ -666,7 +746,7 @@ func TestAbortWithPlainErrors(t *testing.T) {
 // TestAbortRacesTheEnd: whoever is first, there is one end and one result.
 func TestAbortRacesTheEnd(t *testing.T) {
 	t.Parallel()
-	const rpcs = 50
+	const rpcs = 30
 	cause := connect.NewError(connect.CodePermissionDenied, errors.New("why"))
 	conntest.Matrix{Transports: h2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		calls := make(chan *streamwrap.Call, 1)
@@ -699,6 +779,7 @@ func TestAbortRacesTheEnd(t *testing.T) {
 
 // TestAbandonedStreams: a client drops its stream without closing it.
 func TestAbandonedStreams(t *testing.T) {
+	t.Parallel()
 	for _, c := range (conntest.Matrix{Transports: web, Kinds: streams}).Cases() {
 		for _, opened := range []bool{true, false} {
 			if !opened && c.Kind == connect.StreamTypeServer {
@@ -762,13 +843,10 @@ type countingContext struct {
 	waiting atomic.Int64
 }
 
-func (c *countingContext) Done() <-chan struct{} { return c.Context.Done() }
+// Value hides the standard context behind this one from package context.
+func (c *countingContext) Value(any) any { return nil }
 
-func (c *countingContext) Value(key any) any {
-	return c.Context.Value(key)
-}
-
-// AfterFunc is what package context uses if a context has it.
+// AfterFunc is what package context then uses.
 func (c *countingContext) AfterFunc(f func()) func() bool {
 	c.waiting.Add(1)
 	stop := context.AfterFunc(c.Context, f)
@@ -797,6 +875,14 @@ func TestNothingStaysBehindOnTheContext(t *testing.T) {
 			if reply := r.clients.Do(long, c.Kind, nil, "one", "two"); reply.Err != nil {
 				t.Fatal(reply.Err)
 			}
+		}
+		if c.Kind != connect.StreamTypeUnary {
+			conn := r.mustStart(long, t, nil)
+			if n := long.waiting.Load(); n == 0 {
+				t.Error("nothing waits: the count is wrong")
+			}
+			_ = conn.CloseRequest()
+			_ = conn.CloseResponse()
 		}
 		synctest.Wait()
 		if n := long.waiting.Load(); n != 0 {

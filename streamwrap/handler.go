@@ -125,43 +125,51 @@ type handlerConn struct {
 func (c *handlerConn) serve(ctx context.Context, next connect.StreamingHandlerFunc) error {
 	g := &c.group
 	index := len(g.layers) - 1
+	returned := false
+	defer g.notePanic(index, &returned)
 	err := next(ctx, c)
 	if index == len(g.layers)-1 { // the innermost: the result enters the group
 		err = g.call.replaced(coded(err))
-		c.sendHeader()
 	}
+	c.sendHeader()
 	if err == nil {
 		err = g.headerRefusal(index)
 	}
-	return g.layers[index].returns(err)
-}
-
-// serveFirst is serve for the outermost layer of the group, which ends it.
-func (c *handlerConn) serveFirst(ctx context.Context, next connect.StreamingHandlerFunc) (err error) {
-	returned := false
-	defer c.end(&returned)
-	err = c.serve(ctx, next)
+	err = g.layers[index].returns(err)
 	returned = true
 	return err
 }
 
-// end ends the group when its handler returned or panicked.
-func (c *handlerConn) end(returned *bool) {
-	g := &c.group
-	t := terminal{result: connect.NewError(connect.CodeInternal, errLate)}
-	if !*returned {
-		t.kind, t.panic = Panicked, recover()
-		g.setErrors(connect.NewError(connect.CodeInternal, errPanic))
+// notePanic records that the rest of the chain, or a hook, panicked. Somebody between the
+// layers of a group may recover: each notes it for itself.
+func (g *group) notePanic(index int, returned *bool) {
+	if *returned {
+		return
 	}
+	p := recover()
+	l := &g.layers[index]
+	l.panicked, l.panic = true, p
+	l.err = connect.NewError(connect.CodeInternal, errPanic)
+	if p != nil { // else it is runtime.Goexit, which goes on by itself
+		panic(p)
+	}
+}
+
+// serveFirst is serve for the outermost layer of the group, which ends it.
+func (c *handlerConn) serveFirst(ctx context.Context, next connect.StreamingHandlerFunc) error {
+	defer c.end()
+	return c.serve(ctx, next)
+}
+
+// end ends the group when its handler has returned or panicked.
+func (c *handlerConn) end() {
+	g := &c.group
 	g.claim()
 	if g.edge {
 		g.call.close() // the hooks' context ends first, so that none keeps End waiting
 	}
-	g.settle(t)
+	g.settle(terminal{result: connect.NewError(connect.CodeInternal, errLate)})
 	c.awaitSend()
-	if t.panic != nil { // else it returned, or it is runtime.Goexit
-		panic(t.panic)
-	}
 }
 
 // awaitSend waits a little for a Send that is under way on a goroutine that
@@ -187,8 +195,8 @@ func (c *handlerConn) awaitSend() {
 // the headers leave with its result.
 func (c *handlerConn) sendHeader() {
 	g := &c.group
-	if g.state.enter(sendBusy, sendHook) != entered {
-		return // a Send is under way, and runs them
+	if g.headerSent.Load() || g.state.enter(sendBusy, sendHook) != entered {
+		return // a Send ran them, or is about to
 	}
 	defer g.leave(sendBusy | sendHook)
 	_ = g.sendHeader(c)

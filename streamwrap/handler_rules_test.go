@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,7 @@ func TestLateUse(t *testing.T) {
 // returns. Nothing it sends may get between connect's last writes; -race tells.
 func TestReturnDuringSends(t *testing.T) {
 	t.Parallel()
-	const rpcs = 30
+	const rpcs = 10
 	for _, fails := range []bool{false, true} {
 		name := map[bool]string{false: "success", true: "error"}[fails]
 		t.Run(name, func(t *testing.T) {
@@ -701,8 +702,9 @@ func TestHookPanics(t *testing.T) {
 					}
 					for _, l := range append([]*life{outer.Life(t), l}, inner.Lives()...) {
 						end := l.End()
-						// The inner part of a unary call may be over, with its End.
-						if hook == "End" || l.name == "inner" && c.Kind == connect.StreamTypeUnary && end.Outcome == streamwrap.Completed {
+						// The inner part of an RPC may be over, with a result that it has handed on.
+						over := c.Kind == connect.StreamTypeUnary || hook == "Return" && !client
+						if hook == "End" || l.name == "inner" && over && end.Outcome == streamwrap.Completed {
 							continue
 						}
 						if end.Outcome != streamwrap.Panicked || end.Panic != any(value) || end.Code != connect.CodeInternal {
@@ -771,39 +773,80 @@ func TestSendPanicsDuringReturn(t *testing.T) {
 	})
 }
 
-// TestHookPanicsReleaseTheServer: a client whose hook panics in the middle of a
-// stream does not leave the server waiting.
+// TestHookPanicsReleaseTheServer: a client whose hook panics, or ends its
+// goroutine as t.FailNow does, in the middle of a stream does not leave the
+// server waiting.
 func TestHookPanicsReleaseTheServer(t *testing.T) {
 	t.Parallel()
 	for _, hook := range []string{"Sent", "Receive", "Received"} {
-		t.Run(hook, func(t *testing.T) {
-			t.Parallel()
-			conntest.Matrix{Transports: h2, Kinds: streams}.EachBubble(t, func(t *testing.T, c conntest.Case) {
-				r := newRig(t, c, setup{
-					client: failing(hook, func() error { panic("boom") }),
-					config: conntest.Config{Service: greeting()},
-				})
-				func() {
-					defer func() { _ = recover() }()
-					conn, err := r.start(context.Background(), nil)
-					if err == nil {
-						_ = conn.Receive(&conntest.Message{})
+		for _, goexit := range []bool{false, true} {
+			name := map[bool]string{false: "panic", true: "Goexit"}[goexit]
+			t.Run(hook+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				conntest.Matrix{Transports: h2, Kinds: streams}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+					r := newRig(t, c, setup{
+						client: failing(hook, func() error {
+							if goexit {
+								runtime.Goexit()
+							}
+							panic("boom")
+						}),
+						config: conntest.Config{Service: greeting()},
+					})
+					var user sync.WaitGroup
+					user.Go(func() {
+						defer func() { _ = recover() }()
+						conn, err := r.start(context.Background(), nil)
+						if err == nil {
+							_ = conn.Receive(&conntest.Message{})
+						}
+						t.Error("no panic")
+					})
+					user.Wait()
+					call := r.WaitCalls(1)[0]
+					if c.Kind&connect.StreamTypeClient != 0 {
+						wantCanceledUpload(t, call)
+					} else if !call.SawCancel() {
+						t.Errorf("call %v", call)
 					}
-					t.Error("no panic")
-				}()
-				call := r.WaitCalls(1)[0]
-				if c.Kind&connect.StreamTypeClient != 0 {
-					wantCanceledUpload(t, call)
-				} else if !call.SawCancel() {
-					t.Errorf("call %v", call)
-				}
-				synctest.Wait()
-				if end := r.client.Life(t).End(); end.Outcome != streamwrap.Panicked {
-					t.Errorf("client: %s", r.client.Life(t))
-				}
+					synctest.Wait()
+					if end := r.client.Life(t).End(); end.Outcome != streamwrap.Panicked || (end.Panic == nil) != goexit {
+						t.Errorf("client: %s: %+v", r.client.Life(t), end)
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// TestPanicOfOneSideFreesTheOther: a Receive that waits for the server returns
+// when the sender's hook panics.
+func TestPanicOfOneSideFreesTheOther(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var armed atomic.Bool
+		r := newRig(t, c, setup{client: streamwrap.Hooks[life]{Send: func(*life, context.Context, any) error {
+			if armed.Load() {
+				panic("boom")
+			}
+			return nil
+		}}})
+		conn := r.pingPong(t.Context(), t)
+		armed.Store(true)
+		received := make(chan error)
+		go func() { received <- conn.Receive(&conntest.Message{}) }()
+		synctest.Wait()
+		start := time.Now()
+		func() {
+			defer func() { _ = recover() }()
+			_ = conn.Send(conntest.Text("x"))
+		}()
+		wantCode(t, "Receive", <-received, connect.CodeInternal)
+		promptly(t, "Receive", start)
+		wantCanceledUpload(t, r.WaitCalls(1)[0])
+		synctest.Wait()
+		r.client.wantEnd(t, "panicked internal 1/1")
+	})
 }
 
 // TestConcurrentUseIsRefused: connect's streams allow one Send and one Receive
@@ -1138,7 +1181,7 @@ func TestAttempts(t *testing.T) {
 					return nil, nil, nil
 				},
 				Attempt: func(_ *life, ctx context.Context, a *streamwrap.Attempt) (context.Context, func(error)) {
-					a.Header.Set("Conntest-Attempt", fmt.Sprint(a.Number))
+					a.Header.Set("Conntest-Attempt", strconv.Itoa(a.Number))
 					return nil, nil
 				},
 			},
@@ -1168,7 +1211,7 @@ func TestAttempts(t *testing.T) {
 			}
 		}
 		for i, call := range all {
-			want := fmt.Sprint(i + 3 - calls)
+			want := strconv.Itoa(i + 3 - calls)
 			if got := call.Header.Values("Conntest-Attempt"); len(got) != 1 || got[0] != want {
 				t.Errorf("call %d: attempt header %q, want %q", i+1, got, want)
 			}
@@ -1252,7 +1295,7 @@ func TestSetResponseHeader(t *testing.T) {
 					t.Errorf("call: %v", reply.Err)
 				}
 				header := client.header.Load()
-				if header == nil || (*header).Get("Conntest-Set") != "v" || len((*header).Values("Conntest-Set")) != 1 {
+				if header == nil || header.Get("Conntest-Set") != "v" || len(header.Values("Conntest-Set")) != 1 {
 					t.Errorf("response headers %v", header)
 				}
 			})

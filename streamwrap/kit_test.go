@@ -445,7 +445,7 @@ func newRig(t *testing.T, c conntest.Case, s setup) *rig {
 	}
 	s.config.HandlerOptions = append([]connect.HandlerOption{serverChain}, s.config.HandlerOptions...)
 	r.Server = c.Start(t, s.config)
-	clientChain := connect.Option(connect.WithInterceptors(r.client))
+	clientChain := connect.WithInterceptors(r.client)
 	if s.clientChain != nil {
 		clientChain = s.clientChain(r.client)
 	}
@@ -512,9 +512,9 @@ func (r *rig) pingPong(ctx context.Context, t *testing.T) connect.StreamingClien
 }
 
 // drain receives until there is no more.
-func drain(conn interface{ Receive(any) error }) (messages int, err error) {
+func drain(conn interface{ Receive(any) error }) (messages int, _ error) {
 	for {
-		if err = conn.Receive(&conntest.Message{}); err != nil {
+		if err := conn.Receive(&conntest.Message{}); err != nil {
 			return messages, err
 		}
 		messages++

@@ -48,10 +48,13 @@ func (s *scope) Done() <-chan struct{} { return s.standard().Done() }
 func (s *scope) Err() error {
 	switch {
 	case s.detached:
-		if s.ended.Load() {
-			return s.err
+		if err := s.detachedErr(); err != nil {
+			return err
 		}
-		return nil
+		if stream := s.call.client; stream != nil {
+			stream.guard.awaitReset()
+		}
+		return s.detachedErr()
 	case s.waited.Load():
 		return s.std.Err()
 	case s.ended.Load():
@@ -59,6 +62,13 @@ func (s *scope) Err() error {
 	default:
 		return s.parent.Err()
 	}
+}
+
+func (s *scope) detachedErr() error {
+	if s.ended.Load() {
+		return s.err
+	}
+	return nil
 }
 
 func (s *scope) Value(key any) any {
@@ -152,7 +162,7 @@ func (r *root) Done() <-chan struct{} {
 	return never
 }
 
-func (r *root) Err() error { return (*scope)(r).Err() }
+func (r *root) Err() error { return (*scope)(r).detachedErr() }
 
 // Value answers only for the cause, through the context that holds it.
 func (r *root) Value(key any) any {

@@ -5,10 +5,17 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"github.com/interconnect-go/interconnect/streamwrap/streamwraptest"
 	"google.golang.org/protobuf/proto"
 
 	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 )
+
+// TestContract checks what every interceptor must keep.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	streamwraptest.Run(t, func() connect.Interceptor { return limitMessages(1 << 20) })
+}
 
 func TestLimit(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,7 @@ func brokenErrors() []brokenInterceptor {
 	}, {
 		name: "compares errors with io.EOF by ==",
 		mutant: each(receive(func(err error) error {
-			if err == nil || err == io.EOF { //nolint:errorlint // that is the mistake
+			if err == nil || err == io.EOF { // that is the mistake
 				return err
 			}
 			return fmt.Errorf("receiving: %v", err) //nolint:errorlint // so is this

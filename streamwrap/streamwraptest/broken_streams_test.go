@@ -213,7 +213,7 @@ func brokenEnds() []brokenInterceptor {
 			}
 		}},
 		breaks: []string{"guard"},
-		says:   "but the server saw a complete one",
+		says:   "the server saw a complete request",
 	}, {
 		name: "reads to the end before it closes",
 		mutant: each(connHooks{closeResponse: func(inner connect.StreamingClientConn) error {

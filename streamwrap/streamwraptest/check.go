@@ -22,7 +22,7 @@ const (
 	defaultPatience = 3 * time.Second
 	// hangLimit is how long a rule may take in real time, hangLimitInBubble how
 	// long in fake time.
-	hangLimit         = 10 * time.Second
+	hangLimit         = 30 * time.Second
 	hangLimitInBubble = time.Hour
 	// defaultStuckLimit is how long, in real time, a bubble may take.
 	defaultStuckLimit = time.Minute
@@ -43,6 +43,7 @@ type check struct {
 	placement      placement
 	config         *config
 	ctx            context.Context //nolint:containedctx // a test's context
+	cancel         context.CancelFunc
 	skipped        string
 	bubble         atomic.Value // its name, a string
 	leaks          []string
@@ -69,17 +70,17 @@ func (c *check) run(t *testing.T) {
 		if p == nil {
 			return
 		}
-		if err, ok := p.(error); !ok || !strings.HasPrefix(err.Error(), "deadlock:") {
-			panic(p) //nolint:forbidigo // not ours
+		err, ok := p.(error)
+		if !ok || !strings.HasPrefix(err.Error(), "deadlock:") {
+			panic(p)
 		}
-		c.leaked()
+		c.leaked(err)
 	}()
 	synctest.Test(t, func(t *testing.T) {
 		c.TB = t
 		c.bubble.Store(currentBubble())
 		c.main()
-		<-time.After(aftermath)
-		c.leaked()
+		<-time.After(aftermath) // what is left now, synctest calls a deadlock
 	})
 }
 
@@ -89,16 +90,16 @@ func (c *check) main() {
 	if !c.rule.real {
 		limit = hangLimitInBubble
 	}
-	ctx, cancel := context.WithCancel(c.TB.Context())
-	c.ctx = ctx
-	c.TB.Cleanup(cancel) // not before: goroutines that wait for it are leaks
+	// Not the test's context, which ends with the test: whoever waits for the end
+	// of the context of an RPC that is over is a leak.
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	done := c.start(func() { c.rule.test(c) })
 	select {
 	case <-done:
 	case <-time.After(limit):
 		c.broken("the RPC hangs: an operation does not return although the inner one has")
 		c.hung()
-		cancel()
+		c.cancel()
 		select {
 		case <-done:
 		case <-time.After(c.config.patience):
@@ -106,6 +107,9 @@ func (c *check) main() {
 	}
 	for _, cleanup := range slices.Backward(c.cleanups) {
 		cleanup()
+	}
+	if c.rule.real {
+		c.cancel()
 	}
 }
 
@@ -123,17 +127,18 @@ func (c *check) stuck() {
 		c.rule.name, c.placement.name, c.config.stuckLimit, strings.Join(busy, "\n\n")))
 }
 
-// leaked notes the goroutines that are left in the bubble and not the kit's own.
-func (c *check) leaked() {
-	if len(c.leaks) > 0 {
-		return
-	}
+// leaked notes the goroutines that are left in the bubble, for which synctest has
+// the error, and that are not the kit's own.
+func (c *check) leaked(err error) {
 	bubble, _ := c.bubble.Load().(string)
 	left := stacksIn(bubble, func(stack string) bool {
 		return strings.Contains(stack, packagePath+"(*check)") || strings.Contains(stack, "testing/synctest.")
 	})
 	for _, stack := range left {
 		c.leaks = append(c.leaks, "a goroutine is left after the end of the RPC:\n\t"+indent(stack))
+	}
+	if len(left) == 0 && c.ok() { // or it is one that hangs, and has been noted
+		c.leaks = append(c.leaks, err.Error())
 	}
 }
 

@@ -123,7 +123,7 @@ func has(ops []Operation, method string) bool {
 	return slices.ContainsFunc(ops, func(o Operation) bool { return o.Method == method })
 }
 
-// side names one side of an RPC in findings.
+// sideName is what findings call one side of an RPC.
 func sideName(isClient bool) string {
 	if isClient {
 		return "client"

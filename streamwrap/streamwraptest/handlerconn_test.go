@@ -38,7 +38,7 @@ func TestHandlerConnFollowsItsScript(t *testing.T) {
 		_ = c.Send(wrapperspb.String("done"))
 		return failure
 	})
-	if err != failure { //nolint:errorlint // the same
+	if err != failure {
 		t.Errorf("ServeStream() = %v, want the handler's error", err)
 	}
 	if got, want := conn.String(), "Receive Receive Receive=EOF Send(nil) Send"; got != want {

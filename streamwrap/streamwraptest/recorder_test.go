@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
@@ -48,8 +50,8 @@ func TestRecorderOnScriptedConns(t *testing.T) {
 	if got := events[1].Header.Get("A"); got != "1" {
 		t.Errorf("the header event has %q", got)
 	}
-	if got := events[3].Msg.(*text).GetValue(); got != "hi" {
-		t.Errorf("the sent event has %q", got)
+	if diff := cmp.Diff(any(wrapperspb.String("hi")), events[3].Msg, protocmp.Transform()); diff != "" {
+		t.Errorf("the sent event's message (-want +got):\n%s", diff)
 	}
 	ends := recorder.Ends()
 	if len(ends) != 2 || ends[0].Outcome != streamwrap.Failed || ends[1].Outcome != streamwrap.Completed {

@@ -27,34 +27,39 @@ func ruleCancel() rule {
 // contextLife is how long a context lives that is to end by itself.
 const contextLife = 100 * time.Millisecond
 
-// endings are the two ways in which a context ends.
-func endings() map[connect.Code]func(ctx context.Context) (context.Context, context.CancelFunc) {
-	return map[connect.Code]func(ctx context.Context) (context.Context, context.CancelFunc){
-		connect.CodeCanceled: func(ctx context.Context) (context.Context, context.CancelFunc) {
+// ending is a way in which a context ends.
+type ending struct {
+	code  connect.Code
+	begin func(ctx context.Context) (context.Context, context.CancelFunc)
+}
+
+func endings() []ending {
+	return []ending{
+		{connect.CodeCanceled, func(ctx context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(ctx)
 			time.AfterFunc(contextLife, cancel)
 			return ctx, cancel
-		},
-		connect.CodeDeadlineExceeded: func(ctx context.Context) (context.Context, context.CancelFunc) {
+		}},
+		{connect.CodeDeadlineExceeded, func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, contextLife)
-		},
+		}},
 	}
 }
 
 // cancelsReceive cancels a blocked Receive, before and after the first message.
 func (c *check) cancelsReceive(kind connect.StreamType) {
-	for code, ending := range endings() {
+	for _, end := range endings() {
 		for messages := range 2 {
 			if messages > 0 && kind == connect.StreamTypeClient || messages == 0 && kind == connect.StreamTypeServer {
 				continue // it has no second message; there Send waits for the response
 			}
-			ctx, cancel := ending(c.Context())
+			ctx, cancel := end.begin(c.Context())
 			steps := append(Messages(texts("response", messages)...), Block())
 			conn := NewClientConn(Script{RPC: kindOf(kind), Receive: steps})
 			stream := c.open(ctx, conn)
 			_ = stream.Send(texts("request", 1)[0])
 			receiveAll(stream, messages)
-			c.cancels(kind.String()+" client", "Receive", code, func() error { return stream.Receive(&text{}) })
+			c.cancels(kind.String()+" client", "Receive", end.code, func() error { return stream.Receive(&text{}) })
 			_ = stream.CloseResponse()
 			cancel()
 		}
@@ -62,21 +67,21 @@ func (c *check) cancelsReceive(kind connect.StreamType) {
 }
 
 func (c *check) cancelsSend() {
-	for code, ending := range endings() {
-		ctx, cancel := ending(c.Context())
+	for _, end := range endings() {
+		ctx, cancel := end.begin(c.Context())
 		stream := c.open(ctx, NewClientConn(Script{Send: []Step{Block()}}))
-		c.cancels("bidi client", "Send", code, func() error { return stream.Send(texts("request", 1)[0]) })
+		c.cancels("bidi client", "Send", end.code, func() error { return stream.Send(texts("request", 1)[0]) })
 		_ = stream.CloseResponse()
 		cancel()
 	}
 }
 
 func (c *check) cancelsHandler(kind connect.StreamType) {
-	for code, ending := range endings() {
-		ctx, cancel := ending(c.Context())
+	for _, end := range endings() {
+		ctx, cancel := end.begin(c.Context())
 		conn := NewHandlerConn(Script{RPC: kindOf(kind), Receive: []Step{Block()}})
 		what := kind.String() + " handler"
-		c.cancels(what, "the handler", code, func() error {
+		c.cancels(what, "the handler", end.code, func() error {
 			return c.serve(ctx, conn, func(ctx context.Context, inner connect.StreamingHandlerConn) error {
 				err := inner.Receive(&text{})
 				c.within(what+": the request's context ended, but not the handler's", func() { <-ctx.Done() })

@@ -168,7 +168,7 @@ func (c *check) chatsSimply(ctx context.Context, clients *conntest.Clients) erro
 	if err != nil {
 		return err
 	}
-	defer stream.CloseResponse()
+	defer func() { _ = stream.CloseResponse() }()
 	if err := stream.Send(conntest.Text("one")); err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 // interceptor's clock is fake. If the interceptor implements io.Closer, it is
 // closed after use; goroutines of its own must have ended then.
 //
-// Run takes about a second, three with -race. It may be called by parallel
-// tests, but not inside a bubble.
+// Run takes some tenths of a second, with -race about one. It may be called by
+// parallel tests, but not inside a bubble.
 func Run(t *testing.T, newInterceptor func() connect.Interceptor, opts ...Option) {
 	t.Helper()
 	if newInterceptor == nil {

@@ -28,6 +28,21 @@ func TestRunAcceptsChain(t *testing.T) {
 	})
 }
 
+func TestRunAcceptsTheSameInterceptorTwice(t *testing.T) {
+	t.Parallel()
+	streamwraptest.Run(t, func() connect.Interceptor {
+		i := newNoop(true)
+		return streamwrap.Chain(i, i)
+	})
+}
+
+func TestRunAcceptsWhen(t *testing.T) {
+	t.Parallel()
+	streamwraptest.Run(t, func() connect.Interceptor {
+		return streamwrap.When(streamwrap.ClientSide(), newNoop(true))
+	})
+}
+
 func TestRunAcceptsEmbeddedConns(t *testing.T) {
 	t.Parallel()
 	streamwraptest.Run(t, func() connect.Interceptor { return embedding{} })
@@ -45,7 +60,7 @@ func TestRunAcceptsUnaryInterceptorFunc(t *testing.T) {
 }
 
 // nothing is the state of an interceptor that does nothing.
-type nothing struct{ n int }
+type nothing struct{}
 
 func newNoop(hooks bool) connect.Interceptor {
 	h := streamwrap.Hooks[nothing]{
@@ -89,7 +104,6 @@ func (embedding) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 type clientConn struct {
 	connect.StreamingClientConn
-	n int
 }
 
 func (c *clientConn) Send(msg any) error { return c.StreamingClientConn.Send(msg) }

@@ -67,7 +67,7 @@ func stacksIn(bubble string, ignored func(stack string) bool) []string {
 	var found []string
 	for _, stack := range stacks() {
 		header, _, _ := strings.Cut(stack, "\n")
-		if strings.HasSuffix(header, bubble+":") && !ignored(stack) {
+		if bubble != "" && strings.HasSuffix(header, bubble+":") && !ignored(stack) {
 			found = append(found, stack)
 		}
 	}

@@ -48,7 +48,7 @@ func TestCallUnary(t *testing.T) {
 			failure := connect.NewError(connect.CodeNotFound, errors.New("no such user"))
 			_, err = streamwraptest.CallUnary(t.Context(), recorder, unaryRPC(protocol), wrapperspb.String("id"),
 				func(context.Context, *connect.Request[text]) (*connect.Response[text], error) { return nil, failure })
-			if err != failure { //nolint:errorlint // the same pointer
+			if err != failure {
 				t.Errorf("CallUnary() = %v, want next's error", err)
 			}
 		})
@@ -121,7 +121,7 @@ func TestServeUnaryRefusal(t *testing.T) {
 			t.Error("the handler ran")
 			return nil, nil //nolint:nilnil // not reached
 		})
-	if served.Response != nil || served.Err != refusal || served.Header.Get("WWW-Authenticate") != "Bearer" { //nolint:errorlint // the same pointer
+	if served.Response != nil || served.Err != refusal || served.Header.Get("WWW-Authenticate") != "Bearer" {
 		t.Errorf("ServeUnary() = %+v", served)
 	}
 }
