@@ -30,9 +30,20 @@ func metadata() http.Header {
 // anybody kept waiting.
 func TestResponseMetadataOnClients(t *testing.T) {
 	t.Parallel()
-	for _, fails := range []bool{false, true} {
-		name := map[bool]string{false: "success", true: "error"}[fails]
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fails bool
+		chain func(*probe) connect.Option
+	}{
+		{"success", false, nil},
+		{"error", true, nil},
+		{"success, outside of a foreign wrapper", false, chains[2].chain},
+		{"error, outside of a foreign wrapper", true, chains[2].chain},
+		{"success, split by a foreign wrapper", false, chains[1].chain},
+		{"error, split by a foreign wrapper", true, chains[1].chain},
+	} {
+		fails := tt.fails
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				check := func(when string, call *streamwrap.Call, headers, trailers bool) {
@@ -89,7 +100,7 @@ func TestResponseMetadataOnClients(t *testing.T) {
 						check("End", l.call, !unary || !fails, !unary || !fails)
 					},
 				}
-				r := newRig(t, c, setup{client: hooks})
+				r := newRig(t, c, setup{client: hooks, clientChain: tt.chain})
 				header := metadata()
 				if fails {
 					conntest.Fail(connect.CodeAborted, "no").After(1).Add(header)

@@ -805,38 +805,24 @@ func TestHooksOwnCallsAreOthers(t *testing.T) {
 	}
 }
 
-// repeat is somebody else's retry or hedge, which knows nothing of attempts.
-type repeat struct{ concurrently bool }
+// repeat is somebody else's retry, which knows nothing of attempts.
+type repeat struct{}
 
-func (f repeat) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (repeat) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if !f.concurrently {
-			_, _ = next(ctx, req)
-			return next(ctx, req)
-		}
-		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = next(ctx, req) })
-		res, err := next(ctx, req)
-		wg.Wait()
-		return res, err
+		_, _ = next(ctx, req)
+		return next(ctx, req)
 	}
 }
 
-func (f repeat) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (repeat) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		first := make(chan connect.StreamingClientConn, 1)
-		if f.concurrently {
-			go func() { first <- next(ctx, spec) }()
-		} else {
-			first <- next(ctx, spec)
-		}
-		conn := next(ctx, spec)
-		_ = (<-first).CloseResponse()
-		return conn
+		_ = next(ctx, spec).CloseResponse()
+		return next(ctx, spec)
 	}
 }
 
-func (f repeat) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (repeat) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 
@@ -844,37 +830,31 @@ func (f repeat) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 // once gets as many ends inside, and one outside.
 func TestForeignRetries(t *testing.T) {
 	t.Parallel()
-	for _, concurrently := range []bool{false, true} {
-		name := map[bool]string{false: "one after the other", true: "at the same time"}[concurrently]
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			conntest.Matrix{Transports: h2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
-				inner := newProbe(t, "inner", streamwrap.Hooks[life]{})
-				r := newRig(t, c, setup{clientChain: func(p *probe) connect.Option {
-					return connect.WithInterceptors(p, repeat{concurrently}, inner)
-				}})
-				reply := r.clients.Do(t.Context(), c.Kind, http.Header{conntest.CountHeader: {"1"}}, "one")
-				if reply.Err != nil || len(reply.Messages) != 1 {
-					t.Errorf("%q, %v", reply.Messages, reply.Err)
-				}
-				synctest.Wait()
-				r.client.wantEnd(t, "completed 1/1")
-				completed := 0
-				for _, l := range inner.Lives() {
-					if l.End().Outcome == streamwrap.Completed {
-						completed++
-					}
-				}
-				want := 1 // and a stream that was closed
-				if c.Kind == connect.StreamTypeUnary {
-					want = 2
-				}
-				if n := len(inner.Lives()); n != 2 || completed != want {
-					t.Errorf("%d of %d completed inside", completed, n)
-				}
-			})
-		})
-	}
+	conntest.Matrix{Transports: h2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		inner := newProbe(t, "inner", streamwrap.Hooks[life]{})
+		r := newRig(t, c, setup{clientChain: func(p *probe) connect.Option {
+			return connect.WithInterceptors(p, repeat{}, inner)
+		}})
+		reply := r.clients.Do(t.Context(), c.Kind, http.Header{conntest.CountHeader: {"1"}}, "one")
+		if reply.Err != nil || len(reply.Messages) != 1 {
+			t.Errorf("%q, %v", reply.Messages, reply.Err)
+		}
+		synctest.Wait()
+		r.client.wantEnd(t, "completed 1/1")
+		completed := 0
+		for _, l := range inner.Lives() {
+			if l.End().Outcome == streamwrap.Completed {
+				completed++
+			}
+		}
+		want := 1 // and a stream that was closed
+		if c.Kind == connect.StreamTypeUnary {
+			want = 2
+		}
+		if n := len(inner.Lives()); n != 2 || completed != want {
+			t.Errorf("%d of %d completed inside", completed, n)
+		}
+	})
 }
 
 // TestForeignRetryCanceled: the attempt that the foreign retry settled on is

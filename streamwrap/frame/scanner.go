@@ -1,0 +1,171 @@
+package frame
+
+import "slices"
+
+// Scanner finds the frames in a stream that passes by in chunks of any size.
+// It copies no payload, except, if asked to, that of the frame that ends the
+// stream.
+//
+// The zero value is ready to use. Its fields must not change once it was fed.
+// A Scanner must not be used concurrently, and must not be copied after use.
+type Scanner struct {
+	// MaxBytes is the limit of a payload's length in bytes. By default there is
+	// none: a Scanner does not hold what it scans.
+	MaxBytes int
+
+	// Allowed are the flags that have a meaning, such as [FlagsConnect]. By
+	// default it is [FlagsAny].
+	Allowed Flags
+
+	// Capture is how many bytes to keep of the payload of the frame that ends
+	// the stream: see [Scanner.Captured]. By default none.
+	Capture int
+
+	prefix [HeaderSize]byte
+	have   int    // bytes in prefix; all of them within a frame
+	header Header // of the current frame
+	left   int64  // bytes of its payload to come
+	offset int64  // of the current frame, or the next
+	ended  bool   // the last frame ended the stream, or the current one does
+
+	captured []byte
+	err      error // sticky
+}
+
+// Event is a boundary of a frame: its prefix is complete, or all of it is.
+type Event struct {
+	Header
+
+	// Offset is where the frame's prefix begins in the stream, in bytes.
+	Offset int64
+
+	// Done is false when the prefix is complete, and true when the payload is.
+	Done bool
+}
+
+// End returns the offset of the byte after the frame.
+func (e Event) End() int64 { return e.Offset + e.Size() }
+
+// Feed scans the next chunk of the stream and calls event, which may be nil, for
+// each boundary in it: for every frame first when its prefix is complete and
+// then, perhaps in a later call, when the frame is. It does not keep p and does
+// not allocate, but for what Capture asks. The function must not use s.
+//
+// The error is an [*Error], the one that a [Reader] would return. It stays: once
+// there was one, Feed does nothing but return it.
+func (s *Scanner) Feed(p []byte, event func(Event)) error {
+	for len(p) > 0 && s.err == nil {
+		if s.have < HeaderSize {
+			p = s.feedPrefix(p, event)
+		} else {
+			p = s.feedPayload(p)
+		}
+		if s.have == HeaderSize && s.left == 0 {
+			s.finish(event)
+		}
+	}
+	return s.err
+}
+
+// feedPrefix takes bytes of a prefix.
+func (s *Scanner) feedPrefix(p []byte, event func(Event)) []byte {
+	if s.ended {
+		s.err = errAfterEnd(s.offset)
+		return p
+	}
+	var h Header
+	if s.have == 0 && len(p) >= HeaderSize {
+		h, p = decode(p), p[HeaderSize:]
+	} else {
+		n := copy(s.prefix[s.have:], p)
+		s.have, p = s.have+n, p[n:]
+		if s.have < HeaderSize {
+			return p
+		}
+		h = decode(s.prefix[:])
+	}
+	s.have = HeaderSize
+	if !h.ok(s.Allowed, int64(s.MaxBytes)) {
+		s.err = h.refuse(s.offset, s.Allowed, int64(s.MaxBytes))
+		s.have = 0
+		return p
+	}
+	s.header, s.left, s.ended = h, int64(h.Length), h.Flags.End()
+	if event != nil {
+		event(Event{Header: h, Offset: s.offset})
+	}
+	return p
+}
+
+// feedPayload takes bytes of a payload.
+func (s *Scanner) feedPayload(p []byte) []byte {
+	n := int(min(s.left, int64(len(p))))
+	if s.ended {
+		s.capture(p[:n])
+	}
+	s.left -= int64(n)
+	return p[n:]
+}
+
+// finish is the end of a frame.
+func (s *Scanner) finish(event func(Event)) {
+	e := Event{Header: s.header, Offset: s.offset, Done: true}
+	s.offset, s.have = e.End(), 0
+	if event != nil {
+		event(e)
+	}
+}
+
+// capture keeps bytes of the last payload. Its buffer grows with what arrives
+// and never beyond the bound.
+func (s *Scanner) capture(p []byte) {
+	bound := int(min(int64(s.Capture), int64(s.header.Length)))
+	if n := bound - len(s.captured); n < len(p) {
+		p = p[:max(n, 0)]
+	}
+	if need := len(s.captured) + len(p); need > cap(s.captured) {
+		grown := make([]byte, len(s.captured), min(2*need, bound))
+		copy(grown, s.captured)
+		s.captured = grown
+	}
+	s.captured = append(s.captured, p...)
+}
+
+// Close tells the Scanner that the stream is over. The error is nil if it ended
+// between two frames, what Feed returned if that failed, and otherwise of the
+// kind [ErrTruncated]. A Scanner may be asked more than once.
+func (s *Scanner) Close() error {
+	if s.err == nil && s.have > 0 {
+		have := int64(s.have) + int64(s.header.Length) - s.left
+		if s.have < HeaderSize {
+			have = int64(s.have)
+		}
+		s.err = errTruncated(s.header, have, s.offset)
+	}
+	return s.err
+}
+
+// Offset returns how many bytes of the stream belong to complete frames: the
+// offset of the current frame, or of the next one between two frames.
+func (s *Scanner) Offset() int64 { return s.offset }
+
+// Inside reports whether the stream is within a frame: bytes of its prefix or
+// of its payload are still to come.
+func (s *Scanner) Inside() bool { return s.have > 0 }
+
+// Ended reports whether the frame that ends the stream is complete.
+func (s *Scanner) Ended() bool { return s.ended && s.have == 0 }
+
+// Captured returns what was kept of the payload of the frame that ends the
+// stream, nil if there is nothing, and whether it is all of it. It needs to be
+// decompressed if the frame's flags say so. It belongs to the caller once the
+// stream ended.
+func (s *Scanner) Captured() (payload []byte, whole bool) {
+	whole = s.Ended() && int64(len(s.captured)) == int64(s.header.Length)
+	return slices.Clip(s.captured), whole
+}
+
+// Reset makes s ready for another stream. It keeps the exported fields.
+func (s *Scanner) Reset() {
+	*s = Scanner{MaxBytes: s.MaxBytes, Allowed: s.Allowed, Capture: s.Capture}
+}
