@@ -5,10 +5,12 @@
 //
 // # Packages
 //
-// Two exist so far. [github.com/interconnect-go/interconnect/streamwrap] turns
-// a table of hooks into a connect.Interceptor, and
+// Three exist so far. [github.com/interconnect-go/interconnect/streamwrap] turns
+// a table of hooks into a connect.Interceptor,
 // [github.com/interconnect-go/interconnect/streamwrap/streamwraptest] tests
-// that an interceptor, built on streamwrap or not, keeps the contract of one.
+// that an interceptor, built on streamwrap or not, keeps the contract of one, and
+// [github.com/interconnect-go/interconnect/streamwrap/frame] is the codec of the
+// frames in which all three protocols carry the messages of a stream.
 //
 // Planned on top of streamwrap, one policy each: auth, tracing, ratelimit,
 // logging, retry and deadline. They will import streamwrap and never each
@@ -48,8 +50,8 @@
 // When the context of a client's RPC ends, by a cancel or by its deadline, a
 // blocked Send or Receive returns within milliseconds with the matching code,
 // and the server sees a cancellation, never a clean end of the stream. This
-// holds for every RPC with a streamwrap interceptor in its chain; connect
-// alone leaves a bidi stream blocked once the response headers have arrived.
+// holds for every RPC with a streamwrap interceptor innermost in its chain (see
+// there for somebody else's further in); connect alone leaves a bidi stream blocked once the response headers have arrived.
 //
 // An RPC ends once. What ends it first decides its outcome, and every hook
 // table gets exactly one End, also after a panic or when a caller drops a
