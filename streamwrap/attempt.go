@@ -78,6 +78,10 @@ func (c *Call) attemptLayers() []attemptLayer {
 // Parent is the logical one, and set the attempt's Header on the request. If
 // there may be none, the caller does that itself.
 //
+// An interceptor that calls next for one RPC more than once must begin an
+// attempt for each call; without, streamwrap interceptors further in take
+// concurrent ones for one stream.
+//
 // It does nothing on handlers, and outside a chain of streamwrap interceptors
 // only marks the context. Calling end again does nothing. Attempts may run
 // concurrently.

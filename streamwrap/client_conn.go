@@ -287,8 +287,8 @@ func (c *clientConn) receive(msg any) error {
 }
 
 // noteResponse notes what a Receive at the edge tells about the response: with a
-// message it has begun; with an error of connect's own it is over, unless the
-// guard ended it.
+// message it has begun; at the clean end, with an error that the server sent, and
+// with any error of connect's own but the guard's it is over.
 func (c *clientConn) noteResponse(err error) {
 	if !c.group.edge {
 		return
@@ -297,7 +297,7 @@ func (c *clientConn) noteResponse(err error) {
 	switch {
 	case err == nil:
 		call.headersKnown.Store(true)
-	case !c.s.guard.foreign && c.s.guard.err() == nil:
+	case isEOF(err), connect.IsWireError(err), !c.s.guard.foreign && c.s.guard.err() == nil:
 		call.headersKnown.Store(true)
 		call.trailerKnown.Store(true)
 	}

@@ -72,6 +72,8 @@ type Hooks[S any] struct {
 
 	// End runs exactly once for each RPC whose Open returned a state, after
 	// every other hook. The context carries its values but is usually done.
+	// If a context or an abandoned stream ended the RPC, it may run on a
+	// goroutine of its own, where a panic ends the process.
 	End func(s *S, ctx context.Context, end *End)
 
 	// Attempt runs on clients when an interceptor further in begins another

@@ -271,6 +271,9 @@ func TestCardinality(t *testing.T) {
 			conntest.Matrix{Transports: h2, Kinds: bidiKind}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				r := newRig(t, c, setup{config: conntest.Config{Service: conntest.Service{
 					Bidi: func(_ context.Context, stream *connect.BidiStream[conntest.Message, conntest.Message]) error {
+						if _, err := stream.Receive(); err != nil { // else Send may be cut off
+							return err
+						}
 						for range tt.messages {
 							if err := stream.Send(conntest.Text("reply")); err != nil {
 								return err
