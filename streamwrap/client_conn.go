@@ -115,26 +115,27 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 }
 
 // CloseRequest ends the request. After the end of the context it does not: the
-// server would take for complete what was canceled.
+// server would take for complete what was canceled. As with connect, that is no
+// error; Receive tells.
 func (c *clientConn) CloseRequest() error {
 	defer runtime.KeepAlive(c)
 	guard := &c.s.guard
 	if c.group.state.has(done) {
 		if guard.ending.Load() || !guard.opened.Load() {
-			return guard.ended()
+			return nil
 		}
 		return c.inner.CloseRequest()
 	}
-	if err := guard.err(); err != nil {
-		return err
+	if guard.err() != nil {
+		return nil
 	}
 	if !c.group.headerSent.Load() {
 		if err := c.openByClosing(); err != nil || !c.group.headerSent.Load() {
 			return err
 		}
 	}
-	if err := c.enterWire(); err != nil {
-		return err
+	if c.enterWire() != nil {
+		return nil
 	}
 	guard.complete.Store(true)
 	return c.inner.CloseRequest()
@@ -321,21 +322,11 @@ func (c *clientConn) conclude(err error, refuser int) error {
 		err = returned
 	}
 	g.concluding = false
-	if result != nil && !connect.IsWireError(result) { // the server may not know
-		c.abandonWire(result)
+	if g.root && result != nil && !connect.IsWireError(result) {
+		c.s.guard.release(result) // the server may not know
 	}
 	c.finish(terminal{kind: kind, result: err})
 	return err
-}
-
-// abandonWire resets the stream of an RPC that failed on this side. Further
-// out there may be somebody who makes another attempt.
-func (c *clientConn) abandonWire(err error) {
-	if c.group.root {
-		c.s.guard.release(err)
-	} else if c.s.guard.opened.Load() {
-		go func() { _ = c.inner.CloseResponse() }()
-	}
 }
 
 // finish publishes a claimed terminal event. The hooks' context ends first, so

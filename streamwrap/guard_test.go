@@ -261,14 +261,14 @@ func TestCancelBeforeHeaders(t *testing.T) {
 	}
 }
 
-// TestCloseRequestRacesCancel: if CloseRequest says that it did not close, the
-// server must not see a close.
+// TestCloseRequestRacesCancel: once the context has ended, CloseRequest closes
+// nothing.
 func TestCloseRequestRacesCancel(t *testing.T) {
 	t.Parallel()
 	const streams = 60
 	conntest.Matrix{Transports: h2, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		r := newRig(t, c, setup{config: conntest.Config{Service: waiting(true)}})
-		refused := make(map[int]bool)
+		late := make(map[int]bool)
 		for i := range streams {
 			ctx, cancel := context.WithCancel(t.Context())
 			conn := r.mustStart(ctx, t, nil)
@@ -282,15 +282,17 @@ func TestCloseRequestRacesCancel(t *testing.T) {
 				}
 				cancel()
 			})
-			err := conn.CloseRequest()
+			late[i] = ctx.Err() != nil
+			if err := conn.CloseRequest(); err != nil {
+				t.Errorf("CloseRequest: %v", err)
+			}
 			wg.Wait()
-			refused[i] = err != nil
 			wantCode(t, "Receive", conn.Receive(&conntest.Message{}), connect.CodeCanceled)
 			r.WaitCalls(i + 1)
 		}
 		for i, call := range r.Calls() {
-			if refused[i] && call.SawEOF() || !call.SawCancel() {
-				t.Errorf("CloseRequest refused: %v; call %v", refused[i], call)
+			if late[i] && call.SawEOF() || !call.SawCancel() {
+				t.Errorf("CloseRequest was late: %v; call %v", late[i], call)
 			}
 		}
 	})
@@ -602,7 +604,10 @@ func TestAbort(t *testing.T) {
 		{"then CloseRequest", uploads, true, func(r *rig, ctx context.Context, abort func()) error {
 			conn, _ := r.start(ctx, nil)
 			abort()
-			return conn.CloseRequest()
+			if err := conn.CloseRequest(); err != nil {
+				return err
+			}
+			return conn.Receive(&conntest.Message{})
 		}},
 	}
 	for _, tt := range situations {
@@ -619,11 +624,11 @@ func TestAbort(t *testing.T) {
 					}
 					r := newRig(t, c, setup{config: conntest.Config{Service: service}})
 					cause := connect.NewError(code, errors.New("why"))
-					var enforced, again atomic.Bool
+					var enforced atomic.Bool
 					abort := func() {
 						call := r.client.Lives()[0].call
 						enforced.Store(call.Abort(cause))
-						again.Store(call.Abort(connect.NewError(connect.CodeDataLoss, errors.New("second"))))
+						call.Abort(connect.NewError(connect.CodeDataLoss, errors.New("second")))
 					}
 					start := time.Now()
 					err := tt.run(r, t.Context(), abort)
@@ -633,8 +638,8 @@ func TestAbort(t *testing.T) {
 					if time.Since(start) > 1100*time.Millisecond {
 						t.Errorf("took %v", time.Since(start))
 					}
-					if !enforced.Load() || !again.Load() {
-						t.Errorf("Abort: %v, again: %v", enforced.Load(), again.Load())
+					if !enforced.Load() { // the second may come after the end
+						t.Error("Abort: not enforced")
 					}
 					call := r.WaitCalls(1)[0]
 					if c.Kind&connect.StreamTypeClient != 0 {

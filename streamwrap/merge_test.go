@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -18,12 +19,16 @@ import (
 
 // trace records what the interceptors of one chain saw, in order.
 type trace struct {
-	events []string
 	refuse string // the event that its hook refuses
+
+	mu     sync.Mutex
+	events []string
 }
 
 func (tr *trace) add(format string, args ...any) error {
 	event := fmt.Sprintf(format, args...)
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
 	tr.events = append(tr.events, event)
 	if tr.refuse != "" && strings.HasPrefix(event, tr.refuse) {
 		return errors.New("refused " + tr.refuse)
@@ -148,6 +153,8 @@ func lifeOf(client bool, refuse string, split bool) []string {
 		})(context.Background(), inner)
 		_ = tr.add("wire.result %s", text(err))
 	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
 	return tr.events
 }
 
