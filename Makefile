@@ -20,6 +20,7 @@ TESTFLAGS ?=
 FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
+VARIANTS  ?=
 
 # $(call each,modules,command) runs the command in every module, then fails if
 # it failed in any.
@@ -31,7 +32,7 @@ done; \
 test -z "$$failed" || { echo "failed in:$$failed" >&2; exit 1; }
 endef
 
-.PHONY: help test check lint fmt fuzz bench vuln tidy tidy-check generate generate-check
+.PHONY: help test check lint fmt fuzz bench vuln tidy tidy-check generate generate-check conformance
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -81,6 +82,9 @@ generate-check: $(BIN)/buf ## Fail if examples/gen is not what generate makes.
 	@rm -rf .tmp/generated
 	cd examples && $(BIN)/buf generate --output $(CURDIR)/.tmp/generated
 	diff -r .tmp/generated/gen examples/gen
+
+conformance: $(BIN)/buf ## Run the official Connect conformance suite, in all VARIANTS.
+	BUF=$(BIN)/buf internal/conformance/run.sh $(VARIANTS)
 
 $(BIN)/%: internal/tools/go.mod internal/tools/go.sum
 	@echo "==> building $* (once)"
