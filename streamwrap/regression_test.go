@@ -186,7 +186,9 @@ func TestIssue774DroppedConnectionIsNotTheEnd(t *testing.T) {
 		if end := r.client.Life(t).End(); end.Outcome == streamwrap.Completed || end.Err != err {
 			t.Errorf("client: %+v", end)
 		}
-		r.WaitCalls(1)
+		if c.Transport.HTTP2() { // HTTP/1.1 does not tell a handler with unread input
+			r.WaitCalls(1)
+		}
 	})
 }
 
