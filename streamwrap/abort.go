@@ -59,14 +59,25 @@ func (c *Call) Abort(cause error) (enforced bool) {
 			c.client.guard.interrupt(ctxErr, err, err)
 		} else {
 			c.scope.finish(ctxErr, err)
+			if x := c.exchange.Load(); x != nil {
+				x.Interrupt(err)
+			}
 		}
 	}
 	return c.Enforceable()
 }
 
 // Enforceable reports whether Abort interrupts operations that are blocked.
-// Clients: always. Handlers: only behind an Engine.
-func (c *Call) Enforceable() bool { return c.spec.IsClient }
+// Clients: always. Handlers: behind an [Engine], if the server's ResponseWriter
+// knows deadlines, as net/http's does. A handler that is blocked in Send is not
+// interrupted, since what it returns could not be sent; see [Exchange.Reset].
+func (c *Call) Enforceable() bool {
+	if c.spec.IsClient {
+		return true
+	}
+	x := c.exchange.Load()
+	return x != nil && x.side.interruptible()
+}
 
 // aborted returns the coded cause of Abort, nil if there was none.
 func (c *Call) aborted() error {

@@ -39,6 +39,8 @@ type Call struct {
 
 	isAborted atomic.Bool // abortErr is set
 
+	exchange atomic.Pointer[Exchange] // nil: unknown
+
 	mu       sync.Mutex
 	over     bool  // after the end: Abort comes too late
 	abortErr error // the coded cause of Abort
@@ -107,6 +109,14 @@ func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error)
 		octx = ctx
 	}
 	return octx, state, nil
+}
+
+// leave is the return of the outermost interceptor of a handler or a unary RPC.
+func (c *Call) leave(err *error) {
+	if x := c.exchange.Load(); x != nil && !c.spec.IsClient && *err != nil {
+		x.returned.Store(uint32(connect.CodeOf(*err)))
+	}
+	c.close()
 }
 
 // close ends the Call's context and makes Abort a no-op.
@@ -199,5 +209,20 @@ func (c *Call) load() parts {
 }
 
 // Exchange returns the HTTP exchange that carries the RPC, false if it is
-// unknown, as it is without an Engine.
-func (c *Call) Exchange() (*Exchange, bool) { return nil, false }
+// unknown: without an [Engine], and on clients until the request has begun, that
+// is during the first Send. Around an interceptor that makes several attempts it
+// is the one of the latest.
+func (c *Call) Exchange() (*Exchange, bool) {
+	x := c.exchange.Load()
+	return x, x != nil
+}
+
+// served finds the exchange of a handler's RPC.
+func (c *Call) served(ctx context.Context) *Exchange {
+	x, ok := ExchangeFromContext(ctx)
+	if !ok || !x.carries(c.spec) {
+		return nil
+	}
+	x.attach(c)
+	return x
+}

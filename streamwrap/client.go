@@ -139,6 +139,9 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 // isConnects reports whether a stream is connect's own, without anybody's
 // wrapper around it.
 func isConnects(conn connect.StreamingClientConn) bool {
+	if _, ok := conn.(*engineConn); ok {
+		return true // it passes on all that matters here
+	}
 	t := reflect.TypeOf(conn)
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "connectrpc.com/connect"
 }

@@ -85,6 +85,9 @@ func (g *group) runEnd() {
 		FirstMessage:  time.Duration(g.first.Load()),
 		Cause:         g.cause,
 	}
+	if x := g.call.exchange.Load(); x != nil {
+		e.SentBytes, e.ReceivedBytes = x.sent.frameBytes.Load(), x.received.frameBytes.Load()
+	}
 	g.endHooks(len(g.layers)-1, e)
 }
 

@@ -1,5 +1,186 @@
 package streamwrap
 
-// Exchange is the HTTP exchange that carries an RPC, as the wire sees it. It
-// exists only behind an Engine; see [Call.Exchange].
-type Exchange struct{ _ [0]func() }
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+)
+
+// Exchange is one HTTP request and its response as the wire sees them, live. It
+// exists behind an [Engine]: see [Call.Exchange] and [ExchangeFromContext].
+//
+// Its methods are safe for concurrent use, at any time. Counts are of the bodies
+// as they pass between connect and the Engine, before the framing of HTTP.
+type Exchange struct {
+	side exchangeSide
+
+	client   bool
+	method   string
+	path     string
+	header   http.Header
+	protocol protocol // of the request
+
+	sent, received meter
+
+	call        atomic.Pointer[Call]
+	intercepted atomic.Bool
+	returned    atomic.Uint32 // the code that the handler returned
+
+	mu      sync.Mutex
+	status  int         // of the response; 0 before
+	answer  http.Header // the response's, once they left or arrived
+	major   int         // HTTP version
+	minor   int
+	tls     *tls.ConnectionState
+	remote  string
+	failure []byte // the beginning of a response that tells of an error
+}
+
+// exchangeSide is what clients and handlers do differently.
+type exchangeSide interface {
+	setResponseHeader(key, value string) bool
+	interruptible() bool
+	interrupt(cause error) bool
+	reset(cause error) bool
+}
+
+type exchangeKey struct{}
+
+// ExchangeFromContext returns the innermost exchange of the context: of the
+// request that a handler serves or, in what an Engine hands to the next
+// HTTPClient, of the request that is being sent. What a handler's context is
+// passed on to sees the handler's exchange; [Call.Exchange] does not mix them up.
+func ExchangeFromContext(ctx context.Context) (*Exchange, bool) {
+	x, ok := ctx.Value(exchangeKey{}).(*Exchange)
+	return x, ok
+}
+
+// begin sets what is known from the start.
+func (x *Exchange) begin(side exchangeSide, r *http.Request, client bool) {
+	var contentType string
+	if values := r.Header["Content-Type"]; len(values) > 0 {
+		contentType = values[0]
+	}
+	x.side, x.client = side, client
+	x.method, x.path, x.header = r.Method, r.URL.Path, r.Header
+	x.protocol, _ = parseContentType(contentType)
+}
+
+// carries reports whether this exchange is one of an RPC.
+func (x *Exchange) carries(spec connect.Spec) bool {
+	return x.client == spec.IsClient && strings.HasSuffix(x.path, spec.Procedure)
+}
+
+// IsClient reports whether this side sent the request.
+func (x *Exchange) IsClient() bool { return x.client }
+
+// Method returns the request's method, such as "POST".
+func (x *Exchange) Method() string { return x.method }
+
+// Path returns the path of the request's URL.
+func (x *Exchange) Path() string { return x.path }
+
+// RequestHeader returns the headers of the request. They must not be changed.
+// On clients they must not be read either once the RPC is under way.
+func (x *Exchange) RequestHeader() http.Header { return x.header }
+
+// Protocol returns connect's name of the protocol that the request speaks, such
+// as [connect.ProtocolGRPC]; empty if it looks like none. Requests of the GET
+// method and unary ones of other APIs look the same as Connect's.
+func (x *Exchange) Protocol() string {
+	if x.protocol == notRPC && x.method == http.MethodGet {
+		return connectUnary.String()
+	}
+	return x.protocol.String()
+}
+
+// HTTPVersion returns the version of HTTP, such as 2 and 0. On clients it is 0
+// and 0 until the response has begun.
+func (x *Exchange) HTTPVersion() (major, minor int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.major, x.minor
+}
+
+// TLS returns the state of the connection, nil if it has no TLS. On clients it
+// is nil until the response has begun. It must not be changed.
+func (x *Exchange) TLS() *tls.ConnectionState {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tls
+}
+
+// RemoteAddr returns the network address of the other side of the connection,
+// usually "IP:port". On clients it is empty until there is a connection, or if
+// the transport does not tell.
+func (x *Exchange) RemoteAddr() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.remote
+}
+
+// Status returns the HTTP status of the response, 0 until it has been sent or
+// received.
+func (x *Exchange) Status() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.status
+}
+
+// Sent returns what this side has sent.
+func (x *Exchange) Sent() WireStats { return x.sent.stats() }
+
+// Received returns what this side has received, as far as it was read.
+func (x *Exchange) Received() WireStats { return x.received.stats() }
+
+// SetResponseHeader sets a header of the response, whatever the protocol. It
+// reports false once the headers have left, and on clients.
+func (x *Exchange) SetResponseHeader(key, value string) bool {
+	return x.side.setResponseHeader(key, value)
+}
+
+// Interrupt makes a blocked read of the request's body return the cause, and
+// every later one: a handler's Receive, which hands on the same *[connect.Error].
+// What the handler returns still reaches the client. A handler that is blocked
+// in Send stays so: see Reset.
+//
+// It reports whether reads are interrupted. It does nothing and returns false on
+// clients, where Call.Abort is the way; when the body was read to its end or the
+// handler has returned; on HTTP/1 once the response has begun, because that
+// would harm the connection; and if the server's ResponseWriter knows no
+// deadlines. The first cause wins. On HTTP/1 the connection is not used again,
+// and a client that is in the middle of a write may never read the status.
+func (x *Exchange) Interrupt(cause error) bool { return x.side.interrupt(exchangeCause(cause)) }
+
+// Reset cuts the exchange off: blocked reads and writes return the cause, and
+// the other side sees a reset stream, or with HTTP/1 a closed connection, and
+// no status. It reports false if there is nothing left to cut.
+func (x *Exchange) Reset(cause error) bool { return x.side.reset(exchangeCause(cause)) }
+
+func exchangeCause(cause error) error {
+	if cause == nil {
+		cause = context.Canceled
+	}
+	return notEOF(cause)
+}
+
+// attach makes the exchange the one that carries the Call, and on clients the
+// latest one of the Calls of which it is an attempt.
+func (x *Exchange) attach(call *Call) {
+	x.call.Store(call)
+	for c := call; c != nil; c = c.parent {
+		c.exchange.Store(x)
+	}
+}
+
+// captureError keeps the beginning of a body that may tell an error's code.
+func (x *Exchange) captureError(p []byte) {
+	if n := captureBytes - len(x.failure); n > 0 {
+		x.failure = append(x.failure, p[:min(n, len(p))]...)
+	}
+}

@@ -33,6 +33,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 			call = &Call{}
 			call.begin(ctx, spec)
 			call.staged, call.parts.peer = header, &peer
+			call.served(ctx)
 			ctx = &call.scope
 			context.AfterFunc(call.scope.parent, call.refuseGated)
 		}

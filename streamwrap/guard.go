@@ -223,6 +223,11 @@ func (g *guard) endContext() {
 
 // reset ends the stream on the wire, then its context.
 func (g *guard) reset() {
+	if x := g.s.call.exchange.Load(); x != nil && x.abort(g.result) {
+		g.endContext() // whoever it wakes cannot end the request cleanly any more
+		_ = g.s.wire.CloseResponse()
+		return
+	}
 	if g.s.call.headersKnown.Load() { // else closing would wait for them
 		g.resetKnown()
 	}

@@ -15,11 +15,11 @@ const returnPatience = 100 * time.Millisecond
 
 // WrapStreamingHandler implements [connect.Interceptor].
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
 		s, ctx := joinHandler(ctx, conn)
 		call := s.call
 		if !call.owned.Swap(true) {
-			defer call.close()
+			defer call.leave(&err)
 		}
 		ctx, state, err := call.openOrClaim(ctx, i.t)
 		if err != nil {
@@ -63,6 +63,9 @@ func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn) (*handl
 		s.call = &s.own
 		s.call.begin(ctx, conn.Spec())
 		ctx = &s.call.scope
+	}
+	if x := s.call.served(ctx); x != nil {
+		x.intercepted.Store(true)
 	}
 	s.call.mu.Lock()
 	defer s.call.mu.Unlock()

@@ -95,6 +95,9 @@ func (c *Call) SetResponseHeader(key, value string) bool {
 	if c.spec.IsClient || c.headersLeft.Load() {
 		return false
 	}
+	if x := c.exchange.Load(); x != nil {
+		return x.SetResponseHeader(key, value)
+	}
 	h, ok := c.ResponseHeader()
 	if ok {
 		h.Set(key, value)

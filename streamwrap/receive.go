@@ -27,7 +27,7 @@ func (g *group) receive(from receiver, msg any) error {
 	passed, err := g.receiveHooks()
 	refuser := passed // unless all passed
 	m := &g.recvMsg
-	m.Seq, m.WireBytes = 0, -1
+	m.Seq, m.WireBytes, m.Compressed = 0, -1, false
 	if err == nil {
 		refuser = nobody
 		err = g.receiveMessage(from, msg, m)
@@ -53,12 +53,16 @@ func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
 	if timed {
 		m.Start = time.Now()
 	}
+	before, marks := g.call.wireReceived()
 	err := from.receive(msg)
 	if timed {
 		m.Elapsed = time.Since(m.Start)
 	}
 	if err == nil {
 		m.Seq = g.received.Add(1)
+		if x, now := g.call.wireReceived(); x != nil && now == marks+1 && (x == before || before == nil) {
+			m.WireBytes, m.Compressed = x.received.message()
+		}
 		if m.Seq == 1 && g.call.spec.IsClient {
 			g.first.Store(int64(time.Since(g.call.start)))
 		}
@@ -103,7 +107,7 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refus
 		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
 			refuser, refusal = i, g.call.refused(err)
 			g.lost = i + 1 // the refuser included
-			m.Seq, m.Msg, m.Err, m.WireBytes = 0, nil, refusal, -1
+			m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed = 0, nil, refusal, -1, false
 		}
 	}
 	m.Msg, m.Err = nil, nil

@@ -30,8 +30,8 @@ func TestIssue264EndAStreamFromAnotherGoroutine(t *testing.T) {
 		r := newRig(t, c, setup{})
 		conn := r.pingPong(t.Context(), t)
 		time.AfterFunc(time.Minute, func() {
-			if call := r.server.Life(t).call; call.Enforceable() {
-				t.Error("the handler's call is not enforceable")
+			if call := r.server.Life(t).call; call.Enforceable() != engineOn(false) {
+				t.Error("a handler's call is enforceable behind an Engine, and only there")
 			}
 			if call := r.client.Life(t).call; !call.Enforceable() || !call.Abort(cause) {
 				t.Error("the client's call is enforceable")

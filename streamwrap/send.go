@@ -28,7 +28,7 @@ func (g *group) send(to sender, msg any) error {
 		err = g.beforeWire(to)
 	}
 	m := &g.sendMsg
-	m.Seq, m.Msg, m.WireBytes = 0, msg, -1
+	m.Seq, m.Msg, m.WireBytes, m.Compressed = 0, msg, -1, false
 	if err == nil {
 		err = g.sendMessage(to, msg, m)
 		if g.has&hasSent == 0 || !g.state.resume(sendHook) {
@@ -74,12 +74,16 @@ func (g *group) sendMessage(to sender, msg any, m *Message) error {
 	if timed {
 		m.Start = time.Now()
 	}
+	before, marks := g.call.wireSent()
 	err := to.send(msg)
 	if timed {
 		m.Elapsed = time.Since(m.Start)
 	}
 	if err == nil {
 		m.Seq = g.sent.Add(1)
+		if x, now := g.call.wireSent(); x != nil && now == marks+1 && (x == before || before == nil) {
+			m.WireBytes, m.Compressed = x.sent.message()
+		}
 		if m.Seq == 1 && !g.call.spec.IsClient {
 			g.first.Store(int64(time.Since(g.call.start)))
 		}

@@ -10,11 +10,11 @@ import (
 
 // WrapUnary implements [connect.Interceptor].
 func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+	return func(ctx context.Context, req connect.AnyRequest) (_ connect.AnyResponse, err error) {
 		u, ctx := joinUnary(ctx, req)
 		call := u.call
 		if !call.owned.Swap(true) {
-			defer call.close()
+			defer call.leave(&err)
 		}
 		ctx, state, err := call.openOrClaim(ctx, i.t)
 		if err != nil {
@@ -34,10 +34,11 @@ type unary struct {
 	call *Call
 	layer
 
-	sent, received int64
-	first          time.Duration
-	message        Message
-	end            End
+	sent, received           int64
+	sentBytes, receivedBytes int64
+	first                    time.Duration
+	message                  Message
+	end                      End
 }
 
 // unaryCall is the unary of the outermost interceptor, and the Call.
@@ -52,7 +53,7 @@ type unaryCall struct {
 func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Context) {
 	call := joinable(ctx, req.Spec())
 	if call != nil && call.owned.Load() {
-		return &unary{call: call}, ctx
+		return &unary{call: call, sentBytes: -1, receivedBytes: -1}, ctx
 	}
 	var u *unary
 	if call != nil {
@@ -63,6 +64,12 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 		u.call = call
 		call.begin(ctx, req.Spec())
 		ctx = &call.scope
+	}
+	u.sentBytes, u.receivedBytes = -1, -1
+	if !call.spec.IsClient {
+		if x := call.served(ctx); x != nil {
+			x.intercepted.Store(true)
+		}
 	}
 	call.mu.Lock()
 	defer call.mu.Unlock()
@@ -196,35 +203,45 @@ func (u *unary) header(h http.Header) error {
 
 // afterSend runs the Sent hook; err says that the message was not sent.
 func (u *unary) afterSend(msg any, err error, elapsed time.Duration) {
+	m := u.about(msg, err, elapsed)
 	if err == nil {
-		u.sent = 1
+		u.sent, m.Seq = 1, 1
+		if x := u.call.exchange.Load(); x != nil && u.call.spec.IsClient {
+			m.WireBytes, m.Compressed = x.sentUnary()
+		}
+		u.sentBytes = int64(m.WireBytes)
 	}
 	if u.t.sent != nil {
-		u.t.sent(u.s, u.ctx, u.about(u.sent, msg, err, elapsed))
+		u.t.sent(u.s, u.ctx, m)
 	}
 }
 
 // afterReceive runs the Received hook; err says that there is no message.
 func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
+	m := u.about(msg, err, elapsed)
 	if err == nil {
-		u.received = 1
+		u.received, m.Seq = 1, 1
+		if x := u.call.exchange.Load(); x != nil {
+			m.WireBytes, m.Compressed = x.receivedUnary()
+		}
+		u.receivedBytes = int64(m.WireBytes)
 	}
 	if u.t.received == nil {
 		return err
 	}
-	refusal := u.t.received(u.s, u.ctx, u.about(u.received, msg, err, elapsed))
+	refusal := u.t.received(u.s, u.ctx, m)
 	if err != nil {
 		return err
 	}
 	if refusal != nil {
-		u.received = 0
+		u.received, u.receivedBytes = 0, min(u.receivedBytes, 0)
 	}
 	return u.check(refusal)
 }
 
-func (u *unary) about(seq int64, msg any, err error, elapsed time.Duration) *Message {
+func (u *unary) about(msg any, err error, elapsed time.Duration) *Message {
 	m := &u.message
-	m.Seq, m.Msg, m.Err, m.WireBytes, m.Elapsed = seq, msg, err, -1, elapsed
+	m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed, m.Elapsed = 0, msg, err, -1, false, elapsed
 	return m
 }
 
@@ -260,7 +277,7 @@ func (u *unary) finish(returned *bool) {
 	if u.t.end != nil {
 		u.end = End{
 			Outcome: u.call.outcome(u.err), Err: u.err,
-			Sent: u.sent, Received: u.received, SentBytes: -1, ReceivedBytes: -1,
+			Sent: u.sent, Received: u.received, SentBytes: u.sentBytes, ReceivedBytes: u.receivedBytes,
 			Elapsed: time.Since(u.call.start), FirstMessage: u.first,
 			Panic: p, Cause: context.Cause(u.ctx),
 		}

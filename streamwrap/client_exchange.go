@@ -1,0 +1,232 @@
+package streamwrap
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap/frame"
+)
+
+// clientExchange is the exchange of a request that is being sent, with its body
+// and that of the response. It is one allocation.
+type clientExchange struct {
+	Exchange
+
+	engine *Engine
+	taken  atomic.Bool // by a request
+	out    *outbound   // nil: the request is sent whole
+	in     inbound
+	own    outbound
+
+	ctx    context.Context
+	stop   func() bool // ends the watch over ctx
+	ends   []func(*ExchangeEnd)
+	result *http.Response
+	once   sync.Once
+	trace  httptrace.ClientTrace
+}
+
+// clientExchangeKey finds the exchange that a stream of the Engine's prepared.
+type clientExchangeKey struct{}
+
+// take returns the exchange for a request: the one that was prepared for it, or
+// a new one.
+func (e *Engine) take(r *http.Request) *clientExchange {
+	x, ok := r.Context().Value(clientExchangeKey{}).(*clientExchange)
+	if !ok || x.engine != e || !streams(r) || x.taken.Swap(true) {
+		x = &clientExchange{engine: e}
+		x.taken.Store(true)
+	}
+	x.begin(x, r, true)
+	x.in.meter, x.in.size = &x.received, e.readBuffer
+	x.sent.begin(x.protocol.framed())
+	return x
+}
+
+// streams reports whether the body of a request is sent while it is made.
+func streams(r *http.Request) bool { return r.ContentLength < 0 && r.Body != nil }
+
+// prepare returns the request to send.
+func (x *clientExchange) prepare(r *http.Request) *http.Request {
+	call, _ := CallFromContext(r.Context())
+	if call != nil && !x.carries(call.spec) {
+		call = nil
+	}
+	x.ctx, x.ends = x.engine.observe(r.Context(), &x.Exchange)
+	x.trace.GotConn = x.gotConn
+	r = r.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
+	if streams(r) {
+		x.prepareStream(r)
+		x.watch(call)
+	} else if r.ContentLength > 0 {
+		x.prepareWhole(r)
+	}
+	if call != nil {
+		x.attach(call)
+		x.catchUp(call)
+	}
+	return r
+}
+
+// prepareStream takes over the body of a request that streams.
+func (x *clientExchange) prepareStream(r *http.Request) {
+	if x.out == nil {
+		x.out = &x.own
+		x.out.init(&x.sent, x.engine.sendBuffer/2)
+	}
+	x.sent.async = !x.out.queues
+	x.out.begin(r.Body, x.ctx)
+	r.Body = x.out
+}
+
+// watch resets the request when its context ends: net/http does not look at that
+// once the response has begun. If the context is the Call's, its guard does it.
+func (x *clientExchange) watch(call *Call) {
+	if call == nil || x.ctx.Done() != call.scope.Done() {
+		x.stop = context.AfterFunc(x.ctx, x.contextEnded)
+	}
+}
+
+func (x *clientExchange) contextEnded() {
+	x.out.fail(contextError(x.ctx.Err(), context.Cause(x.ctx)))
+}
+
+// catchUp resets the request if the Call ended before it had this exchange.
+func (x *clientExchange) catchUp(call *Call) {
+	if s := call.client; s != nil && x.out != nil && s.guard.ending.Load() {
+		x.out.fail(s.guard.result)
+	}
+}
+
+// prepareWhole meters a request that is sent whole.
+func (x *clientExchange) prepareWhole(r *http.Request) {
+	size := r.ContentLength
+	x.sent.bytes.Store(size)
+	if !x.protocol.framed() {
+		x.sent.mark(size, x.protocol.encoding(r.Header) != "")
+		return
+	}
+	// The flags are in the first byte. GetBody rewinds the body.
+	var prefix [frame.HeaderSize]byte
+	if r.GetBody == nil {
+		return
+	}
+	_, err := io.ReadFull(r.Body, prefix[:])
+	if body, rewound := r.GetBody(); rewound == nil {
+		r.Body = body
+	}
+	if h, _, bad := frame.Parse(prefix[:]); err == nil && bad == nil && h.Size() == size {
+		x.sent.count(h)
+	}
+}
+
+func (x *clientExchange) gotConn(info httptrace.GotConnInfo) {
+	if info.Conn == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.remote = addrString(info.Conn.RemoteAddr())
+}
+
+func addrString(addr net.Addr) string {
+	if addr == nil {
+		return ""
+	}
+	return addr.String()
+}
+
+// respond notes the response and puts its body behind the exchange's.
+func (x *clientExchange) respond(res *http.Response) {
+	var contentType string
+	if values := res.Header["Content-Type"]; len(values) > 0 {
+		contentType = values[0]
+	}
+	p, _ := parseContentType(contentType)
+	x.received.begin(p.framed())
+	x.in.src = res.Body
+	if res.Body == nil {
+		x.in.src = http.NoBody
+	}
+	res.Body = (*clientBody)(x)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.result, x.answer = res, res.Header
+	x.status, x.major, x.minor, x.tls = res.StatusCode, res.ProtoMajor, res.ProtoMinor, res.TLS
+}
+
+// over ends the exchange; err is why there is no response, or not all of it.
+func (x *clientExchange) over(err error) {
+	x.once.Do(func() {
+		if x.stop != nil {
+			x.stop()
+		}
+		var trailer http.Header
+		if err == nil { // else it may still be written
+			trailer = x.result.Trailer
+		}
+		x.finish(x.engine, x.ends, trailer, false, err)
+	})
+}
+
+// clientBody is the body of the response that connect reads.
+type clientBody clientExchange
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	n, err := b.in.Read(p)
+	x := (*clientExchange)(b)
+	if !x.received.framed && x.status >= http.StatusBadRequest {
+		x.noteBody(p[:n])
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		x.over(nil)
+	default:
+		x.over(coded(err))
+	}
+	return n, err
+}
+
+func (b *clientBody) Close() error {
+	err := b.in.Close()
+	(*clientExchange)(b).over(connect.NewError(connect.CodeCanceled, errClosed))
+	return err
+}
+
+// noteBody keeps the beginning of a response that tells of an error.
+func (x *clientExchange) noteBody(p []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.captureError(p)
+}
+
+// setResponseHeader implements exchangeSide.
+func (*clientExchange) setResponseHeader(string, string) bool { return false }
+
+// interruptible implements exchangeSide.
+func (*clientExchange) interruptible() bool { return false }
+
+// interrupt implements exchangeSide.
+func (*clientExchange) interrupt(error) bool { return false }
+
+// reset implements exchangeSide.
+func (x *clientExchange) reset(cause error) bool {
+	failed := x.out != nil && x.out.fail(cause)
+	x.mu.Lock()
+	res := x.result
+	x.mu.Unlock()
+	if res == nil {
+		return failed
+	}
+	_ = x.in.Close()
+	return true
+}

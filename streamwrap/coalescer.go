@@ -1,0 +1,205 @@
+package streamwrap
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// burstGap is how soon after the end of a flush the next one must be asked for
+// to be part of a burst. A hand-over to another goroutine costs about as much.
+const burstGap = 20 * time.Microsecond
+
+// coalescer writes to a ResponseWriter what was written to it, in fewer and
+// larger pieces.
+//
+// A flush that comes alone is done at once, by its caller. One that follows
+// another within burstGap is left to a goroutine, and while that writes,
+// whatever is written and flushed gathers and leaves with its next write. When
+// there is no more, the goroutine ends. So a message costs a stream that sends
+// now and then what it costs without, and one that sends in bursts an append.
+type coalescer struct {
+	to    http.ResponseWriter
+	flush func() error // of to; nil if it cannot
+	meter *meter       // of what was accepted
+	limit int          // of waiting bytes
+	plain bool         // write and flush at once
+	solo  bool         // no goroutine
+
+	mu      sync.Mutex
+	changed sync.Cond // any of the following
+	waiting *buffer   // nil: nothing waits
+	busy    bool      // somebody uses to, without the lock
+	burst   bool      // that is the goroutine
+	asked   bool      // it is to flush once more
+	flushed time.Time // the end of the last flush
+	closed  bool      // there will be no more
+	err     error     // of to; sticky
+	panic   any       // of to, in the goroutine
+}
+
+// usable returns why nothing can be written any more.
+func (c *coalescer) usable() error {
+	if p := c.panic; p != nil {
+		c.panic = nil
+		panic(p) // where it would have been without the goroutine
+	}
+	if c.closed {
+		return errServed
+	}
+	return c.err
+}
+
+// Write appends p to what waits. If that is full, it waits for the goroutine, or
+// writes itself.
+func (c *coalescer) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.usable(); err != nil {
+		return 0, err
+	}
+	if c.plain {
+		n, err = c.to.Write(p)
+	} else {
+		n, err = c.accept(p)
+	}
+	c.meter.feed(p[:n])
+	return n, err
+}
+
+func (c *coalescer) accept(p []byte) (int, error) {
+	for !c.fits(len(p)) {
+		if !c.busy {
+			if err := c.transfer(p, false); err != nil {
+				return 0, err
+			}
+			return len(p), nil
+		}
+		c.changed.Wait()
+		if err := c.usable(); err != nil {
+			return 0, err
+		}
+	}
+	c.waiting = c.waiting.grow(len(p))
+	c.waiting.b = append(c.waiting.b, p...)
+	return len(p), nil
+}
+
+func (c *coalescer) fits(n int) bool {
+	if c.waiting != nil {
+		n += len(c.waiting.b)
+	}
+	return n <= c.limit
+}
+
+// Flush sends what waits, or has it sent.
+func (c *coalescer) Flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.busy && !c.burst { // the handler has two goroutines
+		c.changed.Wait()
+	}
+	switch err := c.usable(); {
+	case err != nil:
+		return err
+	case c.plain:
+		return c.flush()
+	case c.busy:
+		c.asked = true
+		return nil
+	case c.idle():
+		return nil
+	case !c.solo && time.Since(c.flushed) < burstGap:
+		c.busy, c.burst, c.asked = true, true, true
+		go c.run()
+		return nil
+	default:
+		return c.transfer(nil, true)
+	}
+}
+
+// idle reports whether a flush can be left out: because there is nothing to
+// flush, or because the stream has ended and its handler is about to return,
+// which flushes too. The first one sends the headers.
+func (c *coalescer) idle() bool {
+	return !c.flushed.IsZero() && (c.waiting == nil || c.meter.scanner.Ended())
+}
+
+// run flushes as long as it is asked to.
+func (c *coalescer) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			c.panic, c.err = p, fmt.Errorf("panic: %v", p)
+		}
+		c.burst = false
+	}()
+	for c.asked && c.err == nil && !c.closed {
+		c.asked = false
+		_ = c.transfer(nil, true)
+		c.busy = true // for the whole burst
+	}
+	c.busy = false
+	c.changed.Broadcast()
+}
+
+// transfer writes what waits, and then p, and flushes if it is to, without the
+// lock.
+func (c *coalescer) transfer(p []byte, flush bool) error {
+	b := c.waiting
+	c.waiting, c.busy = nil, true
+	c.changed.Broadcast() // there is room
+	c.mu.Unlock()
+	var err error
+	defer func() {
+		b.release()
+		c.mu.Lock()
+		if flush {
+			c.flushed = time.Now()
+		}
+		if err != nil && c.err == nil {
+			c.err = err
+		}
+		c.busy = false
+		c.changed.Broadcast()
+	}()
+	if b != nil {
+		_, err = c.to.Write(b.b)
+	}
+	if err == nil && len(p) > 0 {
+		_, err = c.to.Write(p)
+	}
+	if err == nil && flush {
+		err = c.flush()
+	}
+	return err
+}
+
+// finish writes what waits, unless it is to be dropped, and refuses everything
+// from then on. It waits for whoever writes. What the goroutine panicked with is
+// returned.
+func (c *coalescer) finish(drop bool) (panicked any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	for c.busy {
+		c.changed.Wait()
+	}
+	if c.err == nil && !drop && c.waiting != nil {
+		_ = c.transfer(nil, false)
+	}
+	c.waiting.release()
+	c.waiting = nil
+	return c.panic
+}
+
+// stuck reports whether somebody else than the goroutine writes.
+func (c *coalescer) stuck() bool {
+	if !c.mu.TryLock() {
+		return true
+	}
+	defer c.mu.Unlock()
+	return c.busy && !c.burst
+}

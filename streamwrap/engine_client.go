@@ -1,0 +1,36 @@
+package streamwrap
+
+import (
+	"net/http"
+
+	"connectrpc.com/connect"
+)
+
+// engineClient is what Engine.HTTPClient returns.
+type engineClient struct {
+	engine *Engine
+	client connect.HTTPClient
+}
+
+// Do implements [connect.HTTPClient].
+func (c *engineClient) Do(r *http.Request) (*http.Response, error) {
+	x := c.engine.take(r)
+	res, err := c.client.Do(x.prepare(r))
+	if err != nil {
+		if x.out != nil {
+			_ = x.out.Close() // as a transport should have done
+		}
+		x.over(requestError(err))
+		return res, err
+	}
+	x.respond(res)
+	return res, nil
+}
+
+// requestError codes the error of a request without a response, as connect does.
+func requestError(err error) error {
+	if e := coded(err); connect.CodeOf(e) != connect.CodeUnknown {
+		return e
+	}
+	return connect.NewError(connect.CodeUnavailable, err)
+}

@@ -1,0 +1,106 @@
+package streamwrap
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"connectrpc.com/connect"
+)
+
+// engineConn is a client's stream that sends past connect's pipe. All else is
+// connect's own business.
+type engineConn struct {
+	connect.StreamingClientConn
+
+	engine *Engine
+	ctx    context.Context
+	x      *clientExchange
+
+	sending sync.Mutex // guards what follows
+	framer  framer
+	started bool // the request is under way; the way of messages is decided
+	passes  bool // messages go past the pipe
+	decided bool
+}
+
+func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) *engineConn {
+	x := &clientExchange{engine: e}
+	x.own.init(&x.sent, e.sendBuffer/2)
+	x.out = &x.own
+	return &engineConn{
+		StreamingClientConn: next(context.WithValue(ctx, clientExchangeKey{}, x), spec),
+		engine:              e,
+		ctx:                 ctx,
+		x:                   x,
+	}
+}
+
+// Send sends the first message as connect does, and queues those that follow if
+// the Engine got the request.
+func (c *engineConn) Send(message any) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if !c.started {
+		c.started = true
+		c.x.out.queues = c.framer.init(c.engine, c.RequestHeader())
+	}
+	if c.passes && message != nil {
+		return c.sendError(c.x.out.send(&c.framer, message))
+	}
+	err := c.StreamingClientConn.Send(message)
+	if err == nil && message != nil && !c.decided {
+		c.decided = true
+		if c.x.out.queues && c.x.taken.Load() {
+			c.x.out.awaitQueue()
+			c.passes = true
+		}
+	}
+	return err
+}
+
+// sendError returns the error as connect's Send would.
+func (c *engineConn) sendError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, io.EOF):
+		return coded(err)
+	}
+	if ctxErr := c.ctx.Err(); ctxErr != nil {
+		return contextError(ctxErr, context.Cause(c.ctx))
+	}
+	return sendEOF()
+}
+
+// CloseRequest ends the request. After the end of the context it ends with an
+// error.
+func (c *engineConn) CloseRequest() error {
+	if err := c.ctx.Err(); err != nil {
+		c.x.out.fail(contextError(err, context.Cause(c.ctx)))
+		return c.StreamingClientConn.CloseRequest()
+	}
+	c.x.out.end()
+	return c.StreamingClientConn.CloseRequest()
+}
+
+// Receive ends the request when there is nothing more to receive: cleanly if
+// the server said so, with an error if this side failed.
+func (c *engineConn) Receive(message any) error {
+	err := c.StreamingClientConn.Receive(message)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF), connect.IsWireError(err):
+		c.x.out.end()
+	default:
+		c.x.out.fail(err)
+	}
+	return err
+}
+
+// abort makes the request fail, if the Engine has it.
+func (x *Exchange) abort(err error) bool {
+	client, ok := x.side.(*clientExchange)
+	return ok && client.out != nil && client.out.fail(err)
+}

@@ -1,0 +1,261 @@
+package streamwrap
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/interconnect-go/interconnect/streamwrap/frame"
+)
+
+var (
+	errSendOver    = errors.New("request body is closed")
+	errPipeDropped = errors.New("request ended before it was complete")
+)
+
+// outbound is the body of a client's streaming request. It is connect's pipe,
+// and more: it can fail, so that the server never takes for complete what was
+// canceled. And it can carry frames past the pipe, which hands over each write
+// to the transport and waits until that has it.
+//
+// The first message always goes through the pipe. So the frames that follow are
+// queued only if it is certain that the transport reads this body, and not the
+// pipe behind somebody else's HTTPClient.
+type outbound struct {
+	pipe  io.ReadCloser // nil until begin
+	ctx   context.Context
+	meter *meter
+	limit int // of waiting bytes
+
+	mu       sync.Mutex
+	readable sync.Cond
+	writable sync.Cond
+	queues   bool    // after the first frame, the pipe is not read any more
+	queued   bool    // that has come
+	waiting  *buffer // frames; nil: none, or Send has it
+	leaving  *buffer // what Read returns from, from offset on
+	offset   int
+	complete bool  // ended by CloseRequest
+	drained  bool  // the transport was told so
+	closed   bool  // by the transport
+	err      error // what Read fails with
+	probing  bool
+}
+
+func (o *outbound) init(m *meter, limit int) {
+	o.meter, o.limit = m, limit
+	o.readable.L, o.writable.L = &o.mu, &o.mu
+}
+
+// begin says that the transport gets this body instead of the pipe, for a request
+// with the context.
+func (o *outbound) begin(pipe io.ReadCloser, ctx context.Context) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pipe, o.ctx = pipe, ctx
+}
+
+// Read implements [io.Reader] for the transport.
+func (o *outbound) Read(p []byte) (int, error) {
+	o.mu.Lock()
+	queued, err := o.queued, o.err
+	o.mu.Unlock()
+	switch {
+	case err != nil:
+		return 0, err
+	case queued:
+		return o.readQueue(p)
+	default:
+		return o.readPipe(p)
+	}
+}
+
+// readPipe reads connect's pipe. No read returns more than was written at once:
+// not more than a frame.
+func (o *outbound) readPipe(p []byte) (int, error) {
+	n, err := o.pipe.Read(p)
+	o.meter.feed(p[:n])
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queues && n > 0 && o.meter.frames.Load() > 0 && !o.meter.scanner.Inside() {
+		o.queued = true
+		o.writable.Broadcast() // Send waits for it
+		if o.meter.frameBytes.Load() == 0 {
+			o.probe() // connect writes even the payload that is empty
+		}
+	}
+	switch {
+	case o.err != nil:
+		return n, o.err
+	case errors.Is(err, io.EOF):
+		return n, o.endOfPipe()
+	}
+	return n, err
+}
+
+// endOfPipe returns what the transport is told when connect has closed the pipe:
+// it does so too when the context has ended.
+func (o *outbound) endOfPipe() error {
+	if err := o.ctx.Err(); err != nil {
+		o.err = contextError(err, context.Cause(o.ctx))
+		return o.err
+	}
+	o.drained = true
+	return io.EOF
+}
+
+func (o *outbound) readQueue(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.leaving == nil {
+		switch {
+		case o.err != nil:
+			return 0, o.err
+		case o.closed:
+			return 0, errSendOver
+		case o.waiting != nil && len(o.waiting.b) > 0:
+			o.leaving, o.waiting, o.offset = o.waiting, nil, 0
+			o.writable.Broadcast()
+		case o.complete:
+			o.drained = true
+			return 0, io.EOF
+		default:
+			o.readable.Wait()
+		}
+	}
+	n := copy(p, o.leaving.b[o.offset:])
+	o.offset += n
+	if o.offset == len(o.leaving.b) {
+		o.leaving.release()
+		o.leaving = nil
+	}
+	return n, nil
+}
+
+// Close implements [io.Closer] for the transport: nothing will be read any more.
+func (o *outbound) Close() error {
+	o.mu.Lock()
+	o.closed = true
+	o.drop()
+	o.mu.Unlock()
+	return o.pipe.Close()
+}
+
+// drop lets go of what waits, and wakes everybody.
+func (o *outbound) drop() {
+	o.waiting.release()
+	o.leaving.release()
+	o.waiting, o.leaving = nil, nil
+	o.readable.Broadcast()
+	o.writable.Broadcast()
+}
+
+// fail makes the body end with an error, if the transport has not read it to its
+// end. It reports whether the server will see that.
+func (o *outbound) fail(err error) bool {
+	o.mu.Lock()
+	if o.err != nil || o.drained || o.closed {
+		defer o.mu.Unlock()
+		return o.err != nil
+	}
+	o.err = err
+	o.drop()
+	pipe := o.pipe
+	o.mu.Unlock()
+	if pipe != nil {
+		_ = pipe.Close() // a Read may wait for it
+	}
+	return true
+}
+
+// awaitQueue waits until the first frame has gone through the pipe. The
+// transport has read it.
+func (o *outbound) awaitQueue() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !o.queued && o.err == nil && !o.closed {
+		o.writable.Wait()
+	}
+}
+
+// send queues a message.
+func (o *outbound) send(f *framer, message any) error {
+	o.mu.Lock()
+	for o.err == nil && !o.closed && !o.complete && o.waiting != nil && len(o.waiting.b) >= o.limit {
+		o.probe()
+		o.writable.Wait()
+	}
+	if err := o.over(); err != nil {
+		o.mu.Unlock()
+		return err
+	}
+	b := o.waiting
+	o.waiting = nil
+	o.mu.Unlock()
+
+	b, h, err := f.append(b, message) // not under the lock: the transport may read
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if over := o.over(); over != nil {
+		b.release()
+		return over
+	}
+	if len(b.b) > 0 {
+		o.waiting = b
+		o.readable.Signal()
+	} else {
+		b.release()
+	}
+	if err == nil {
+		o.count(h)
+	}
+	return err
+}
+
+func (o *outbound) count(h frame.Header) {
+	o.meter.bytes.Store(o.meter.bytes.Load() + h.Size())
+	o.meter.count(h)
+}
+
+// over returns why nothing can be sent any more.
+func (o *outbound) over() error {
+	switch {
+	case o.err != nil:
+		return o.err
+	case o.closed, o.complete:
+		return io.EOF
+	default:
+		return nil
+	}
+}
+
+// end ends the request.
+func (o *outbound) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.complete = true
+	o.readable.Signal()
+	o.writable.Broadcast()
+}
+
+// probe watches the pipe, once, while a Send waits: connect closes it when it
+// gives up on the response, which nothing else tells.
+func (o *outbound) probe() {
+	if o.probing {
+		return
+	}
+	o.probing = true
+	go func() {
+		if _, err := io.Copy(io.Discard, o.pipe); err != nil {
+			return // closed by the transport, or failed
+		}
+		o.mu.Lock()
+		complete := o.complete
+		o.mu.Unlock()
+		if !complete {
+			o.fail(errPipeDropped)
+		}
+	}()
+}

@@ -1,0 +1,100 @@
+package streamwrap
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// responseWriter is what a handler behind the Engine writes to.
+type responseWriter struct {
+	x      *serverExchange
+	to     http.ResponseWriter
+	header http.Header
+	out    coalescer
+	wrote  atomic.Bool // the headers
+}
+
+// flushWriter is one over a ResponseWriter that can flush, hijackWriter over one
+// that can also be hijacked, as net/http's for HTTP/1 can.
+type (
+	flushWriter  struct{ *responseWriter }
+	hijackWriter struct{ flushWriter }
+)
+
+var (
+	_ http.Flusher  = flushWriter{}
+	_ http.Hijacker = hijackWriter{}
+)
+
+// unwrapper is how [http.ResponseController] sees through wrappers.
+type unwrapper interface{ Unwrap() http.ResponseWriter }
+
+// as returns the writer with what the one below it can do.
+func (w *responseWriter) as() http.ResponseWriter {
+	if w.out.flush == nil {
+		return w
+	}
+	f := flushWriter{w}
+	if _, ok := w.to.(http.Hijacker); ok {
+		return hijackWriter{f}
+	}
+	return f
+}
+
+// flusher returns the flush of a ResponseWriter, nil if it has none.
+func flusher(w http.ResponseWriter) func() error {
+	if _, ok := w.(http.Flusher); !ok {
+		return nil
+	}
+	if f, ok := w.(interface{ FlushError() error }); ok {
+		return f.FlushError
+	}
+	return func() error {
+		w.(http.Flusher).Flush() //nolint:errcheck,forcetypeassert // checked above
+		return nil
+	}
+}
+
+// Unwrap returns the ResponseWriter below, for [http.ResponseController].
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.to }
+
+func (w *responseWriter) Header() http.Header { return w.header }
+
+func (w *responseWriter) WriteHeader(status int) { w.x.writeHeader(status) }
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if !w.wrote.Load() {
+		w.x.writeHeader(http.StatusOK)
+	}
+	n, err := w.out.Write(p)
+	if w.out.plain {
+		w.x.noteBody(p[:n])
+	}
+	if err != nil {
+		err = w.x.writeError(err)
+	}
+	return n, err
+}
+
+func (w flushWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is Flush for [http.ResponseController].
+func (w flushWriter) FlushError() error {
+	if !w.wrote.Load() {
+		w.x.writeHeader(http.StatusOK)
+	}
+	if err := w.out.Flush(); err != nil {
+		return w.x.writeError(err)
+	}
+	return nil
+}
+
+func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.to).Hijack()
+	if err == nil {
+		w.x.hijacked()
+	}
+	return conn, rw, err
+}

@@ -1,0 +1,321 @@
+package streamwrap
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// flushPatience is how long what an interrupted handler has left to send may
+// take: its client may not read at all.
+const flushPatience = 5 * time.Second
+
+var (
+	errServed = errors.New("response used after its handler returned")
+	errStuck  = errors.New("peer does not read")
+)
+
+// past returns a deadline that has passed: it interrupts I/O.
+func past() time.Time { return time.Unix(1, 0) }
+
+// serverExchange is the exchange of a request that is being served, with the
+// ResponseWriter and the body that the handler gets. It is one allocation.
+type serverExchange struct {
+	Exchange
+
+	parent  context.Context
+	control *http.ResponseController
+	writer  responseWriter
+	body    serverBody
+	source  serverSource
+
+	failed atomic.Pointer[error] // what reads return; set under mu
+
+	// under mu
+	staged http.Header // set before the headers left
+	served bool        // the handler returned
+	closed bool        // ServeHTTP returns: net/http goes on by itself
+	cut    bool        // by reset
+	timer  *time.Timer // bounds the last flush
+}
+
+func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
+	x := &serverExchange{parent: r.Context(), control: http.NewResponseController(w)}
+	x.begin(x, r, false)
+	x.major, x.minor = r.ProtoMajor, r.ProtoMinor
+	x.tls, x.remote = r.TLS, r.RemoteAddr
+	x.received.begin(x.protocol.framed())
+	x.writer.x, x.writer.to, x.writer.header = x, w, w.Header()
+	out := &x.writer.out
+	out.to, out.flush, out.meter = w, flusher(w), &x.sent
+	out.limit, out.solo = e.sendBuffer/2, e.inline // as much may be on its way
+	out.changed.L = &out.mu
+	x.source.x, x.source.body = x, r.Body
+	x.body.x, x.body.src, x.body.meter, x.body.size = x, &x.source, &x.received, e.readBuffer
+	return x
+}
+
+// serverExchange is also the context of the request.
+var _ context.Context = (*serverContext)(nil)
+
+type serverContext serverExchange
+
+func (c *serverContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+func (c *serverContext) Done() <-chan struct{}       { return c.parent.Done() }
+func (c *serverContext) Err() error                  { return c.parent.Err() }
+
+func (c *serverContext) Value(key any) any {
+	if _, ok := key.(exchangeKey); ok {
+		return &c.Exchange
+	}
+	return c.parent.Value(key)
+}
+
+// writeHeader sends the headers, with those that were staged.
+func (x *serverExchange) writeHeader(status int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.served {
+		return
+	}
+	informational := status < 200 && status != http.StatusSwitchingProtocols
+	if !informational && !x.writer.wrote.Load() {
+		x.headersLeave(status)
+		defer x.writer.wrote.Store(true)
+	}
+	x.writer.to.WriteHeader(status)
+}
+
+// headersLeave is the moment before net/http takes the headers.
+func (x *serverExchange) headersLeave(status int) {
+	h := x.writer.header
+	for key, values := range x.staged {
+		h[key] = values
+	}
+	if x.failed.Load() != nil && x.major == 1 {
+		h.Set("Connection", "close") // an interrupted one cannot be used again
+	}
+	x.status, x.answer = status, h
+	var contentType string
+	if values := h["Content-Type"]; len(values) > 0 {
+		contentType = values[0]
+	}
+	p, _ := parseContentType(contentType)
+	x.sent.begin(p.framed())
+	x.writer.out.plain = !p.framed()
+}
+
+// noteBody keeps the beginning of a response that tells of an error.
+func (x *serverExchange) noteBody(p []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.status >= http.StatusBadRequest {
+		x.captureError(p)
+	}
+}
+
+// setResponseHeader implements exchangeSide. The header map belongs to the
+// handler's goroutine, so the header waits until that sends it.
+func (x *serverExchange) setResponseHeader(key, value string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.served || x.writer.wrote.Load() {
+		return false
+	}
+	if x.staged == nil {
+		x.staged = make(http.Header)
+	}
+	x.staged.Set(key, value)
+	return true
+}
+
+// interruptible implements exchangeSide: is there somebody to set deadlines?
+func (x *serverExchange) interruptible() bool {
+	for w := x.writer.to; ; {
+		switch t := w.(type) {
+		case interface{ SetReadDeadline(time.Time) error }:
+			return true
+		case unwrapper:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// interrupt implements exchangeSide.
+func (x *serverExchange) interrupt(cause error) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.closed:
+		return false
+	case x.served:
+		x.bound() // it is still sending
+		return false
+	case x.source.done.Load(), x.major == 1 && x.writer.wrote.Load():
+		return false
+	}
+	if !x.failed.CompareAndSwap(nil, &cause) {
+		return true
+	}
+	if x.control.SetReadDeadline(past()) != nil {
+		x.failed.Store(nil)
+		return false
+	}
+	return true
+}
+
+// reset implements exchangeSide.
+func (x *serverExchange) reset(cause error) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return false
+	}
+	first := x.failed.CompareAndSwap(nil, &cause)
+	if x.control.SetWriteDeadline(past()) != nil {
+		if first {
+			x.failed.Store(nil)
+		}
+		return false
+	}
+	x.cut = true
+	if !x.source.done.Load() {
+		_ = x.control.SetReadDeadline(past())
+	}
+	return true
+}
+
+// writeError returns what an error of net/http's becomes for the handler.
+func (x *serverExchange) writeError(err error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if cause := x.failed.Load(); x.cut && cause != nil {
+		return *cause
+	}
+	return err
+}
+
+// bound bounds the last flush.
+func (x *serverExchange) bound() {
+	if x.timer == nil {
+		x.timer = time.AfterFunc(flushPatience, func() { x.reset(errStuck) })
+	}
+}
+
+// hijacked says that the connection is somebody else's now.
+func (x *serverExchange) hijacked() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.served, x.closed = true, true
+}
+
+// end ends the exchange when its handler has returned, or panicked so that
+// nothing must be written any more. What the goroutine that writes panicked with
+// is returned.
+func (x *serverExchange) end(abort bool) (panicked any) {
+	x.handlerReturned()
+	out := &x.writer.out
+	switch {
+	case out.stuck():
+		late := time.AfterFunc(returnPatience, func() { x.reset(errStuck) })
+		defer late.Stop()
+	case abort:
+		out.mu.Lock()
+		busy := out.busy
+		out.mu.Unlock()
+		if busy {
+			x.reset(errServed)
+		}
+	}
+	panicked = out.finish(abort)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+	if x.source.busy.Load() && !x.closed { // by a goroutine that the handler left behind
+		_ = x.control.SetReadDeadline(past()) // or net/http waits for it
+	}
+	x.closed = true
+	return panicked
+}
+
+// handlerReturned refuses the handler everything from now on.
+func (x *serverExchange) handlerReturned() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.served {
+		return
+	}
+	if !x.writer.wrote.Load() {
+		x.headersLeave(http.StatusOK)
+	}
+	x.served = true
+	if x.failed.Load() != nil {
+		x.bound()
+	}
+}
+
+// serverBody is the body of the request that the handler reads.
+type serverBody struct {
+	inbound
+
+	x *serverExchange
+}
+
+func (b *serverBody) Read(p []byte) (int, error) {
+	if err := b.x.failed.Load(); err != nil && !b.x.source.done.Load() {
+		return 0, *err
+	}
+	return b.inbound.Read(p)
+}
+
+// serverSource is the body of the request that net/http reads.
+type serverSource struct {
+	x    *serverExchange
+	body io.ReadCloser
+	busy atomic.Bool
+	done atomic.Bool // there is nothing left to read
+}
+
+func (s *serverSource) Read(p []byte) (int, error) {
+	s.busy.Store(true)
+	defer s.busy.Store(false)
+	n, err := s.body.Read(p)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		s.done.Store(true)
+	default:
+		err = s.x.readError(err)
+	}
+	return n, err
+}
+
+// readError returns what an error of net/http's becomes for the handler.
+func (x *serverExchange) readError(err error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if cause := x.failed.Load(); cause != nil {
+		return *cause
+	}
+	return err
+}
+
+func (s *serverSource) Close() error {
+	if s.x.major == 1 && s.busy.Load() {
+		s.x.mu.Lock()
+		if !s.x.closed {
+			_ = s.x.control.SetReadDeadline(past()) // or it waits for the Read
+		}
+		s.x.mu.Unlock()
+	}
+	err := s.body.Close()
+	s.done.Store(true)
+	return err
+}
