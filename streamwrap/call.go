@@ -112,9 +112,9 @@ func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error)
 }
 
 // leave is the return of the outermost interceptor of a handler or a unary RPC.
-func (c *Call) leave(err *error) {
-	if x := c.exchange.Load(); x != nil && !c.spec.IsClient && *err != nil {
-		x.returned.Store(uint32(connect.CodeOf(*err)))
+func (c *Call) leave(err error) {
+	if x := c.exchange.Load(); x != nil && !c.spec.IsClient && err != nil {
+		x.returned.Store(uint32(connect.CodeOf(err)))
 	}
 	c.close()
 }

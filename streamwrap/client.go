@@ -14,7 +14,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		call := joinable(ctx, spec)
 		owner := call == nil
 		if owner {
-			call = newClientStream(ctx, spec)
+			call = newClientStream(ctx, spec, i.layers.Load())
 			ctx = &call.scope
 		}
 		s := call.client
@@ -37,6 +37,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		}
 		c := s.wrap(conn, index)
 		if owner {
+			i.noteLayers(len(s.layers))
 			s.start(c)
 		}
 		return c
@@ -76,16 +77,30 @@ type clientStream struct {
 	wire   connect.StreamingClientConn
 
 	first group
-	array [inlineLayers]layer
 }
 
-func newClientStream(ctx context.Context, spec connect.Spec) *Call {
-	s := &clientStream{}
+// newClientStream returns a stream with room for a number of layers.
+func newClientStream(ctx context.Context, spec connect.Spec, layers int32) *Call {
+	var s *clientStream
+	if layers <= fewLayers {
+		roomy := &struct {
+			clientStream
+
+			array [fewLayers]layer
+		}{}
+		s, roomy.layers = &roomy.clientStream, roomy.array[:0]
+	} else {
+		roomy := &struct {
+			clientStream
+
+			array [manyLayers]layer
+		}{}
+		s, roomy.layers = &roomy.clientStream, roomy.array[:0]
+	}
 	s.call.client = s
 	s.call.scope.detached = true
 	s.call.begin(ctx, spec)
 	s.guard.s = s
-	s.layers = s.array[:0]
 	return &s.call
 }
 

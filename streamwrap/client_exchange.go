@@ -1,14 +1,15 @@
 package streamwrap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -21,10 +22,10 @@ type clientExchange struct {
 	Exchange
 
 	engine *Engine
-	taken  atomic.Bool // by a request
-	out    *outbound   // nil: the request is sent whole
+	parent context.Context // of a stream that prepared it
+	taken  atomic.Bool     // by a request
+	out    *outbound       // nil: the request is sent whole
 	in     inbound
-	own    outbound
 
 	ctx    context.Context
 	stop   func() bool // ends the watch over ctx
@@ -34,13 +35,29 @@ type clientExchange struct {
 	trace  httptrace.ClientTrace
 }
 
-// clientExchangeKey finds the exchange that a stream of the Engine's prepared.
-type clientExchangeKey struct{}
+// preparedKey finds the exchange that a stream of the Engine's prepared.
+type preparedKey struct{}
+
+// preparedContext is the context of such a stream.
+type preparedContext clientExchange
+
+var _ context.Context = (*preparedContext)(nil)
+
+func (c *preparedContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+func (c *preparedContext) Done() <-chan struct{}       { return c.parent.Done() }
+func (c *preparedContext) Err() error                  { return c.parent.Err() }
+
+func (c *preparedContext) Value(key any) any {
+	if _, ok := key.(preparedKey); ok {
+		return (*clientExchange)(c)
+	}
+	return c.parent.Value(key)
+}
 
 // take returns the exchange for a request: the one that was prepared for it, or
 // a new one.
 func (e *Engine) take(r *http.Request) *clientExchange {
-	x, ok := r.Context().Value(clientExchangeKey{}).(*clientExchange)
+	x, ok := r.Context().Value(preparedKey{}).(*clientExchange)
 	if !ok || x.engine != e || !streams(r) || x.taken.Swap(true) {
 		x = &clientExchange{engine: e}
 		x.taken.Store(true)
@@ -79,10 +96,9 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 // prepareStream takes over the body of a request that streams.
 func (x *clientExchange) prepareStream(r *http.Request) {
 	if x.out == nil {
-		x.out = &x.own
-		x.out.init(&x.sent, x.engine.sendBuffer/2)
+		x.out = newOutbound(&x.sent, x.engine.sendBuffer/2)
 	}
-	x.sent.async = !x.out.queues
+	x.sent.async.Store(!x.out.queues)
 	x.out.begin(r.Body, x.ctx)
 	r.Body = x.out
 }
@@ -109,9 +125,8 @@ func (x *clientExchange) catchUp(call *Call) {
 // prepareWhole meters a request that is sent whole.
 func (x *clientExchange) prepareWhole(r *http.Request) {
 	size := r.ContentLength
-	x.sent.bytes.Store(size)
 	if !x.protocol.framed() {
-		x.sent.mark(size, x.protocol.encoding(r.Header) != "")
+		x.sent.rest.Store(size)
 		return
 	}
 	// The flags are in the first byte. GetBody rewinds the body.
@@ -119,13 +134,21 @@ func (x *clientExchange) prepareWhole(r *http.Request) {
 	if r.GetBody == nil {
 		return
 	}
-	_, err := io.ReadFull(r.Body, prefix[:])
-	if body, rewound := r.GetBody(); rewound == nil {
+	n, err := io.ReadFull(r.Body, prefix[:])
+	if body, failed := r.GetBody(); failed == nil {
 		r.Body = body
+	} else {
+		r.Body = &rewound{io.MultiReader(bytes.NewReader(prefix[:n]), r.Body), r.Body}
 	}
 	if h, _, bad := frame.Parse(prefix[:]); err == nil && bad == nil && h.Size() == size {
 		x.sent.count(h)
 	}
+}
+
+// rewound is a body of which the beginning had been read.
+type rewound struct {
+	io.Reader
+	io.Closer
 }
 
 func (x *clientExchange) gotConn(info httptrace.GotConnInfo) {
@@ -134,14 +157,7 @@ func (x *clientExchange) gotConn(info httptrace.GotConnInfo) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.remote = addrString(info.Conn.RemoteAddr())
-}
-
-func addrString(addr net.Addr) string {
-	if addr == nil {
-		return ""
-	}
-	return addr.String()
+	x.remote = info.Conn.RemoteAddr()
 }
 
 // respond notes the response and puts its body behind the exchange's.

@@ -21,11 +21,10 @@ const burstGap = 20 * time.Microsecond
 // now and then what it costs without, and one that sends in bursts an append.
 type coalescer struct {
 	to    http.ResponseWriter
-	flush func() error // of to; nil if it cannot
-	meter *meter       // of what was accepted
-	limit int          // of waiting bytes
-	plain bool         // write and flush at once
-	solo  bool         // no goroutine
+	meter *meter // of what was accepted
+	limit int    // of waiting bytes
+	plain bool   // write and flush at once
+	solo  bool   // no goroutine
 
 	mu      sync.Mutex
 	changed sync.Cond // any of the following
@@ -104,7 +103,7 @@ func (c *coalescer) Flush() error {
 	case err != nil:
 		return err
 	case c.plain:
-		return c.flush()
+		return flush(c.to)
 	case c.busy:
 		c.asked = true
 		return nil
@@ -147,7 +146,7 @@ func (c *coalescer) run() {
 
 // transfer writes what waits, and then p, and flushes if it is to, without the
 // lock.
-func (c *coalescer) transfer(p []byte, flush bool) error {
+func (c *coalescer) transfer(p []byte, flushes bool) error {
 	b := c.waiting
 	c.waiting, c.busy = nil, true
 	c.changed.Broadcast() // there is room
@@ -156,7 +155,7 @@ func (c *coalescer) transfer(p []byte, flush bool) error {
 	defer func() {
 		b.release()
 		c.mu.Lock()
-		if flush {
+		if flushes {
 			c.flushed = time.Now()
 		}
 		if err != nil && c.err == nil {
@@ -171,8 +170,8 @@ func (c *coalescer) transfer(p []byte, flush bool) error {
 	if err == nil && len(p) > 0 {
 		_, err = c.to.Write(p)
 	}
-	if err == nil && flush {
-		err = c.flush()
+	if err == nil && flushes {
+		err = flush(c.to)
 	}
 	return err
 }

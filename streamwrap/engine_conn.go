@@ -26,11 +26,10 @@ type engineConn struct {
 }
 
 func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) *engineConn {
-	x := &clientExchange{engine: e}
-	x.own.init(&x.sent, e.sendBuffer/2)
-	x.out = &x.own
+	x := &clientExchange{engine: e, parent: ctx}
+	x.out = newOutbound(&x.sent, e.sendBuffer/2)
 	return &engineConn{
-		StreamingClientConn: next(context.WithValue(ctx, clientExchangeKey{}, x), spec),
+		StreamingClientConn: next((*preparedContext)(x), spec),
 		engine:              e,
 		ctx:                 ctx,
 		x:                   x,

@@ -47,10 +47,10 @@ func defaultEngineConfig() engineConfig {
 
 // WithReadBuffer sets how many bytes the Engine asks for at once when a message
 // arrives. Larger messages are read past the buffer. It panics if size is less
-// than 512. By default it is 32 KiB.
+// than 4 KiB. By default it is 32 KiB.
 func WithReadBuffer(size int) EngineOption {
-	if size < smallRead {
-		panic("streamwrap: WithReadBuffer: less than 512 bytes")
+	if size < minBuffer {
+		panic("streamwrap: WithReadBuffer: less than 4 KiB")
 	}
 	return engineOption(func(c *engineConfig) { c.readBuffer = size })
 }

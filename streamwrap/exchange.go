@@ -3,6 +3,7 @@ package streamwrap
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ type Exchange struct {
 	major   int         // HTTP version
 	minor   int
 	tls     *tls.ConnectionState
-	remote  string
+	remote  net.Addr
 	failure []byte // the beginning of a response that tells of an error
 }
 
@@ -121,7 +122,10 @@ func (x *Exchange) TLS() *tls.ConnectionState {
 func (x *Exchange) RemoteAddr() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.remote
+	if x.remote == nil {
+		return ""
+	}
+	return x.remote.String()
 }
 
 // Status returns the HTTP status of the response, 0 until it has been sent or

@@ -16,9 +16,13 @@ type layer struct {
 	panic    any
 }
 
-// inlineLayers is how many interceptors share a stream without growing: the
-// recommended chain.
-const inlineLayers = 7
+// Streams come with room for their layers, so that these are no allocation of
+// their own: as many as the last stream of the same chain had, rounded up to few
+// or many.
+const (
+	fewLayers  = 2
+	manyLayers = 8
+)
 
 // group is adjacent interceptors that share one conn wrapper. It runs their
 // hooks around the conn's operations as if each had a wrapper of its own.

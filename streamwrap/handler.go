@@ -16,10 +16,13 @@ const returnPatience = 100 * time.Millisecond
 // WrapStreamingHandler implements [connect.Interceptor].
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
-		s, ctx := joinHandler(ctx, conn)
+		s, ctx := joinHandler(ctx, conn, i.layers.Load())
 		call := s.call
 		if !call.owned.Swap(true) {
-			defer call.leave(&err)
+			defer func() {
+				i.noteLayers(len(s.layers))
+				call.leave(err)
+			}()
 		}
 		ctx, state, err := call.openOrClaim(ctx, i.t)
 		if err != nil {
@@ -47,18 +50,37 @@ type handlerStream struct {
 
 	own   Call // unless a gate opened one
 	first handlerConn
-	array [inlineLayers]layer
+}
+
+// newHandlerStream returns a stream with room for a number of layers.
+func newHandlerStream(layers int32) *handlerStream {
+	if layers <= fewLayers {
+		roomy := &struct {
+			handlerStream
+
+			array [fewLayers]layer
+		}{}
+		roomy.layers = roomy.array[:0]
+		return &roomy.handlerStream
+	}
+	roomy := &struct {
+		handlerStream
+
+		array [manyLayers]layer
+	}{}
+	roomy.layers = roomy.array[:0]
+	return &roomy.handlerStream
 }
 
 // joinHandler returns the stream that the interceptors further out began, or
 // begins one.
-func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn) (*handlerStream, context.Context) {
+func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers int32) (*handlerStream, context.Context) {
 	call := joinable(ctx, conn.Spec())
 	if call != nil && call.server != nil {
 		return call.server, ctx
 	}
-	s := &handlerStream{call: call}
-	s.layers = s.array[:0]
+	s := newHandlerStream(layers)
+	s.call = call
 	if call == nil {
 		s.call = &s.own
 		s.call.begin(ctx, conn.Spec())

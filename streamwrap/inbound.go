@@ -8,7 +8,7 @@ import (
 
 // smallRead is what a read between two messages asks for. Its buffer is part of
 // the exchange, so that a stream which waits for the next message has no other.
-const smallRead = 512
+const smallRead = 128
 
 // inbound is a body that is read in large pieces, and metered as connect takes
 // from it. Close may be called while a Read is under way.

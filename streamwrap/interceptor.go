@@ -1,6 +1,10 @@
 package streamwrap
 
-import "connectrpc.com/connect"
+import (
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+)
 
 // Interceptor applies a table of hooks to every RPC, of all kinds, on clients
 // and on handlers. It implements [connect.Interceptor].
@@ -9,7 +13,13 @@ import "connectrpc.com/connect"
 // around a stream, one [Call] and one guard; it makes no difference to them
 // but the cost. An Interceptor is safe for concurrent use, and may stand in
 // any number of chains, more than once in each.
-type Interceptor struct{ t *table }
+type Interceptor struct {
+	t *table
+
+	// How many layers the last stream had of which this was the outermost
+	// interceptor: the next one gets room for as many.
+	layers atomic.Int32
+}
 
 var _ connect.Interceptor = (*Interceptor)(nil)
 
@@ -25,6 +35,13 @@ func NewInterceptor[S any](h Hooks[S]) *Interceptor {
 		panic("streamwrap: NewInterceptor: nil Hooks.Open")
 	}
 	return &Interceptor{t: newTable(h)}
+}
+
+// noteLayers notes how many layers a stream had.
+func (i *Interceptor) noteLayers(n int) {
+	if layers := int32(n); i.layers.Load() != layers {
+		i.layers.Store(layers)
+	}
 }
 
 // HandlerOption returns the Gate and the interceptor as one option for

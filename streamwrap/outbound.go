@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-
-	"github.com/interconnect-go/interconnect/streamwrap/frame"
 )
 
 var (
@@ -43,9 +41,10 @@ type outbound struct {
 	probing  bool
 }
 
-func (o *outbound) init(m *meter, limit int) {
-	o.meter, o.limit = m, limit
+func newOutbound(m *meter, limit int) *outbound {
+	o := &outbound{meter: m, limit: limit}
 	o.readable.L, o.writable.L = &o.mu, &o.mu
+	return o
 }
 
 // begin says that the transport gets this body instead of the pipe, for a request
@@ -209,14 +208,9 @@ func (o *outbound) send(f *framer, message any) error {
 		b.release()
 	}
 	if err == nil {
-		o.count(h)
+		o.meter.count(h)
 	}
 	return err
-}
-
-func (o *outbound) count(h frame.Header) {
-	o.meter.bytes.Store(o.meter.bytes.Load() + h.Size())
-	o.meter.count(h)
 }
 
 // over returns why nothing can be sent any more.

@@ -53,16 +53,14 @@ func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
 	if timed {
 		m.Start = time.Now()
 	}
-	before, marks := g.call.wireReceived()
+	before := g.call.wireReceived()
 	err := from.receive(msg)
 	if timed {
 		m.Elapsed = time.Since(m.Start)
 	}
 	if err == nil {
 		m.Seq = g.received.Add(1)
-		if x, now := g.call.wireReceived(); x != nil && now == marks+1 && (x == before || before == nil) {
-			m.WireBytes, m.Compressed = x.received.message()
-		}
+		g.call.wireReceived().since(before, m)
 		if m.Seq == 1 && g.call.spec.IsClient {
 			g.first.Store(int64(time.Since(g.call.start)))
 		}

@@ -33,7 +33,7 @@ type unwrapper interface{ Unwrap() http.ResponseWriter }
 
 // as returns the writer with what the one below it can do.
 func (w *responseWriter) as() http.ResponseWriter {
-	if w.out.flush == nil {
+	if _, ok := w.to.(http.Flusher); !ok {
 		return w
 	}
 	f := flushWriter{w}
@@ -43,18 +43,15 @@ func (w *responseWriter) as() http.ResponseWriter {
 	return f
 }
 
-// flusher returns the flush of a ResponseWriter, nil if it has none.
-func flusher(w http.ResponseWriter) func() error {
-	if _, ok := w.(http.Flusher); !ok {
-		return nil
+// flush flushes a ResponseWriter, if it can.
+func flush(w http.ResponseWriter) error {
+	switch f := w.(type) {
+	case interface{ FlushError() error }:
+		return f.FlushError()
+	case http.Flusher:
+		f.Flush()
 	}
-	if f, ok := w.(interface{ FlushError() error }); ok {
-		return f.FlushError
-	}
-	return func() error {
-		w.(http.Flusher).Flush() //nolint:errcheck,forcetypeassert // checked above
-		return nil
-	}
+	return nil
 }
 
 // Unwrap returns the ResponseWriter below, for [http.ResponseController].

@@ -74,16 +74,14 @@ func (g *group) sendMessage(to sender, msg any, m *Message) error {
 	if timed {
 		m.Start = time.Now()
 	}
-	before, marks := g.call.wireSent()
+	before := g.call.wireSent()
 	err := to.send(msg)
 	if timed {
 		m.Elapsed = time.Since(m.Start)
 	}
 	if err == nil {
 		m.Seq = g.sent.Add(1)
-		if x, now := g.call.wireSent(); x != nil && now == marks+1 && (x == before || before == nil) {
-			m.WireBytes, m.Compressed = x.sent.message()
-		}
+		g.call.wireSent().since(before, m)
 		if m.Seq == 1 && !g.call.spec.IsClient {
 			g.first.Store(int64(time.Since(g.call.start)))
 		}

@@ -26,11 +26,11 @@ func past() time.Time { return time.Unix(1, 0) }
 type serverExchange struct {
 	Exchange
 
-	parent  context.Context
-	control *http.ResponseController
-	writer  responseWriter
-	body    serverBody
-	source  serverSource
+	parent     context.Context
+	remoteAddr string
+	writer     responseWriter
+	body       serverBody
+	source     serverSource
 
 	failed atomic.Pointer[error] // what reads return; set under mu
 
@@ -43,14 +43,14 @@ type serverExchange struct {
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
-	x := &serverExchange{parent: r.Context(), control: http.NewResponseController(w)}
+	x := &serverExchange{parent: r.Context()}
 	x.begin(x, r, false)
 	x.major, x.minor = r.ProtoMajor, r.ProtoMinor
-	x.tls, x.remote = r.TLS, r.RemoteAddr
+	x.tls, x.remote, x.remoteAddr = r.TLS, (*serverAddr)(x), r.RemoteAddr
 	x.received.begin(x.protocol.framed())
 	x.writer.x, x.writer.to, x.writer.header = x, w, w.Header()
 	out := &x.writer.out
-	out.to, out.flush, out.meter = w, flusher(w), &x.sent
+	out.to, out.meter = w, &x.sent
 	out.limit, out.solo = e.sendBuffer/2, e.inline // as much may be on its way
 	out.changed.L = &out.mu
 	x.source.x, x.source.body = x, r.Body
@@ -73,6 +73,12 @@ func (c *serverContext) Value(key any) any {
 	}
 	return c.parent.Value(key)
 }
+
+// serverAddr is the address of the client, which net/http has as a string.
+type serverAddr serverExchange
+
+func (a *serverAddr) Network() string { return "tcp" }
+func (a *serverAddr) String() string  { return a.remoteAddr }
 
 // writeHeader sends the headers, with those that were staged.
 func (x *serverExchange) writeHeader(status int) {
@@ -146,6 +152,11 @@ func (x *serverExchange) interruptible() bool {
 	}
 }
 
+// control sets deadlines.
+func (x *serverExchange) control() *http.ResponseController {
+	return http.NewResponseController(x.writer.to)
+}
+
 // interrupt implements exchangeSide.
 func (x *serverExchange) interrupt(cause error) bool {
 	x.mu.Lock()
@@ -162,7 +173,7 @@ func (x *serverExchange) interrupt(cause error) bool {
 	if !x.failed.CompareAndSwap(nil, &cause) {
 		return true
 	}
-	if x.control.SetReadDeadline(past()) != nil {
+	if x.control().SetReadDeadline(past()) != nil {
 		x.failed.Store(nil)
 		return false
 	}
@@ -177,7 +188,7 @@ func (x *serverExchange) reset(cause error) bool {
 		return false
 	}
 	first := x.failed.CompareAndSwap(nil, &cause)
-	if x.control.SetWriteDeadline(past()) != nil {
+	if x.control().SetWriteDeadline(past()) != nil {
 		if first {
 			x.failed.Store(nil)
 		}
@@ -185,7 +196,7 @@ func (x *serverExchange) reset(cause error) bool {
 	}
 	x.cut = true
 	if !x.source.done.Load() {
-		_ = x.control.SetReadDeadline(past())
+		_ = x.control().SetReadDeadline(past())
 	}
 	return true
 }
@@ -239,7 +250,7 @@ func (x *serverExchange) end(abort bool) (panicked any) {
 		x.timer.Stop()
 	}
 	if x.source.busy.Load() && !x.closed { // by a goroutine that the handler left behind
-		_ = x.control.SetReadDeadline(past()) // or net/http waits for it
+		_ = x.control().SetReadDeadline(past()) // or net/http waits for it
 	}
 	x.closed = true
 	return panicked
@@ -311,7 +322,7 @@ func (s *serverSource) Close() error {
 	if s.x.major == 1 && s.busy.Load() {
 		s.x.mu.Lock()
 		if !s.x.closed {
-			_ = s.x.control.SetReadDeadline(past()) // or it waits for the Read
+			_ = s.x.control().SetReadDeadline(past()) // or it waits for the Read
 		}
 		s.x.mu.Unlock()
 	}

@@ -14,7 +14,7 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		u, ctx := joinUnary(ctx, req)
 		call := u.call
 		if !call.owned.Swap(true) {
-			defer call.leave(&err)
+			defer func() { call.leave(err) }()
 		}
 		ctx, state, err := call.openOrClaim(ctx, i.t)
 		if err != nil {
@@ -207,7 +207,7 @@ func (u *unary) afterSend(msg any, err error, elapsed time.Duration) {
 	if err == nil {
 		u.sent, m.Seq = 1, 1
 		if x := u.call.exchange.Load(); x != nil && u.call.spec.IsClient {
-			m.WireBytes, m.Compressed = x.sentUnary()
+			x.sentUnary(m)
 		}
 		u.sentBytes = int64(m.WireBytes)
 	}
@@ -222,7 +222,7 @@ func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
 	if err == nil {
 		u.received, m.Seq = 1, 1
 		if x := u.call.exchange.Load(); x != nil {
-			m.WireBytes, m.Compressed = x.receivedUnary()
+			x.receivedUnary(m)
 		}
 		u.receivedBytes = int64(m.WireBytes)
 	}

@@ -1,59 +1,71 @@
 package streamwrap
 
-// How hooks learn the size of a message as it travels. The Engine counts a
-// message while connect sends or receives it; so whoever did that finds one more
-// than before, and can be sure that it is this one.
+import "net/http"
 
-// message returns the size of the last message and whether it is compressed.
-func (m *meter) message() (size int, compressed bool) {
-	last := m.last.Load()
-	return int(last >> 1), last&1 != 0
+// wire is what the Engine had counted in one direction at some moment. While
+// connect sends or receives a message, the Engine counts it: whoever looks before
+// and after finds one more, and knows how that one travelled.
+type wire struct {
+	x *Exchange // nil: unknown
+
+	frames, frameBytes, compressed int64
 }
 
-// wireSent returns the exchange, if there is one, and how many messages it has
-// seen leave.
-func (c *Call) wireSent() (*Exchange, int64) {
-	x := c.exchange.Load()
-	if x == nil {
-		return nil, 0
+// look looks at one direction.
+func (m *meter) look(x *Exchange) wire {
+	if m.async.Load() {
+		return wire{}
 	}
-	return x, x.sent.marks.Load()
+	return wire{x, m.frames.Load(), m.frameBytes.Load(), m.compressed.Load()}
 }
 
-// wireReceived is wireSent for messages that arrived.
-func (c *Call) wireReceived() (*Exchange, int64) {
-	x := c.exchange.Load()
-	if x == nil {
-		return nil, 0
+// wireSent looks at what has been sent.
+func (c *Call) wireSent() wire {
+	if x := c.exchange.Load(); x != nil {
+		return x.sent.look(x)
 	}
-	return x, x.received.marks.Load()
+	return wire{}
 }
 
-// sentUnary returns the size of the request of a unary RPC and whether it is
-// compressed; -1 if it is unknown.
-func (x *Exchange) sentUnary() (size int, compressed bool) {
-	if x.sent.marks.Load() != 1 {
-		return -1, false
+// wireReceived looks at what has been received.
+func (c *Call) wireReceived() wire {
+	if x := c.exchange.Load(); x != nil {
+		return x.received.look(x)
 	}
-	return x.sent.message()
+	return wire{}
 }
 
-// receivedUnary is sentUnary for what this side received: on clients the
-// response.
-func (x *Exchange) receivedUnary() (size int, compressed bool) {
-	h := x.header
+// since tells the message how it travelled, if it is the only one since before.
+func (w wire) since(before wire, m *Message) {
+	if w.x == nil || w.frames != before.frames+1 || w.x != before.x && before.x != nil {
+		return
+	}
+	m.WireBytes = int(w.frameBytes - before.frameBytes)
+	m.Compressed = w.compressed != before.compressed
+}
+
+// sentUnary tells the message of a unary client how it travelled.
+func (x *Exchange) sentUnary(m *Message) { x.sent.unary(x.protocol, x.header, m) }
+
+// receivedUnary tells the message that a unary RPC received how it travelled.
+func (x *Exchange) receivedUnary(m *Message) {
+	h, p := x.header, x.protocol
 	if x.client {
 		x.mu.Lock()
 		h = x.answer
 		x.mu.Unlock()
+		p, _ = parseContentType(h.Get("Content-Type"))
 	}
-	p, _ := parseContentType(h.Get("Content-Type"))
+	x.received.unary(p, h, m)
+}
+
+// unary is for RPCs with one message: it is the body, or the only frame.
+func (m *meter) unary(p protocol, h http.Header, msg *Message) {
+	now := m.stats()
 	switch {
 	case p == connectUnary:
-		return int(x.received.bytes.Load()), p.encoding(h) != ""
-	case x.received.marks.Load() == 1:
-		return x.received.message()
-	default:
-		return -1, false
+		msg.WireBytes, msg.Compressed = int(now.Bytes), p.encoding(h) != ""
+	case now.Frames == 1:
+		msg.WireBytes, msg.Compressed = int(now.FrameBytes), now.Compressed == 1
 	}
 }

@@ -13,20 +13,20 @@ type Scanner struct {
 	// none: a Scanner does not hold what it scans.
 	MaxBytes int
 
-	// Allowed are the flags that have a meaning, such as [FlagsConnect]. By
-	// default it is [FlagsAny].
-	Allowed Flags
-
 	// Capture is how many bytes to keep of the payload of the frame that ends
 	// the stream: see [Scanner.Captured]. By default none.
 	Capture int
 
+	// Allowed are the flags that have a meaning, such as [FlagsConnect]. By
+	// default it is [FlagsAny].
+	Allowed Flags
+
+	ended  bool  // the last frame ended the stream, or the current one does
+	have   uint8 // bytes in prefix; all of them within a frame
 	prefix [HeaderSize]byte
-	have   int    // bytes in prefix; all of them within a frame
 	header Header // of the current frame
 	left   int64  // bytes of its payload to come
 	offset int64  // of the current frame, or the next
-	ended  bool   // the last frame ended the stream, or the current one does
 
 	captured []byte
 	err      error // sticky
@@ -78,7 +78,7 @@ func (s *Scanner) feedPrefix(p []byte, event func(Event)) []byte {
 		h, p = decode(p), p[HeaderSize:]
 	} else {
 		n := copy(s.prefix[s.have:], p)
-		s.have, p = s.have+n, p[n:]
+		s.have, p = s.have+uint8(n), p[n:]
 		if s.have < HeaderSize {
 			return p
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
 // variant is what stands around connect in one run of the suite.
@@ -21,7 +23,9 @@ type variant struct {
 }
 
 // variantNames are the names that newVariant knows.
-func variantNames() string { return strings.Join([]string{"none", "interceptor"}, ", ") }
+func variantNames() string {
+	return strings.Join([]string{"none", "interceptor", "engine", "both"}, ", ")
+}
 
 // newVariant returns the variant with a name of variantNames.
 func newVariant(name string) (*variant, error) {
@@ -35,8 +39,23 @@ func newVariant(name string) (*variant, error) {
 	case "none":
 	case "interceptor":
 		v.option = connect.WithInterceptors(v.observer.interceptor())
+	case "engine":
+		v.useEngine()
+	case "both":
+		v.useEngine(v.observer.interceptor())
 	default:
 		return nil, fmt.Errorf("variant %q is none of %s", name, variantNames())
 	}
 	return v, nil
+}
+
+// useEngine puts an Engine between connect and net/http, and behind the
+// interceptors.
+func (v *variant) useEngine(outside ...connect.Interceptor) {
+	engine := streamwrap.NewEngine()
+	v.wrapHandler = engine.Handler
+	v.wrapClient = func(client connect.HTTPClient) connect.HTTPClient {
+		return engine.HTTPClient(client)
+	}
+	v.option = connect.WithInterceptors(append(outside, engine)...)
 }
