@@ -31,6 +31,7 @@ type clientExchange struct {
 	stop   func() bool // ends the watch over ctx
 	ends   []func(*ExchangeEnd)
 	result *http.Response
+	late   bool // the context ended; under mu
 	once   sync.Once
 	trace  httptrace.ClientTrace
 }
@@ -62,9 +63,9 @@ func (e *Engine) take(r *http.Request) *clientExchange {
 		x = &clientExchange{engine: e}
 		x.taken.Store(true)
 	}
-	x.begin(x, r, true)
+	x.begin(e, x, r, true)
 	x.in.meter, x.in.size = &x.received, e.readBuffer
-	x.sent.begin(x.protocol.framed())
+	x.sent.begin(x.protocol.framed(), false)
 	return x
 }
 
@@ -98,8 +99,8 @@ func (x *clientExchange) prepareStream(r *http.Request) {
 	if x.out == nil {
 		x.out = newOutbound(&x.sent, x.engine.sendBuffer/2)
 	}
-	x.sent.async.Store(!x.out.queues)
 	x.out.begin(r.Body, x.ctx)
+	x.sent.async.Store(!x.out.accepts())
 	r.Body = x.out
 }
 
@@ -112,13 +113,21 @@ func (x *clientExchange) watch(call *Call) {
 }
 
 func (x *clientExchange) contextEnded() {
-	x.out.fail(contextError(x.ctx.Err(), context.Cause(x.ctx)))
+	err := contextError(x.ctx.Err(), context.Cause(x.ctx))
+	x.out.fail(err, err)
+	x.mu.Lock()
+	x.late = true
+	begun := x.result != nil
+	x.mu.Unlock()
+	if begun {
+		_ = x.in.Close() // the transport may wait for flow control
+	}
 }
 
 // catchUp resets the request if the Call ended before it had this exchange.
 func (x *clientExchange) catchUp(call *Call) {
 	if s := call.client; s != nil && x.out != nil && s.guard.ending.Load() {
-		x.out.fail(s.guard.result)
+		x.out.fail(s.guard.result, s.guard.result)
 	}
 }
 
@@ -167,16 +176,20 @@ func (x *clientExchange) respond(res *http.Response) {
 		contentType = values[0]
 	}
 	p, _ := parseContentType(contentType)
-	x.received.begin(p.framed())
+	x.received.begin(p.framed(), x.observed)
 	x.in.src = res.Body
 	if res.Body == nil {
 		x.in.src = http.NoBody
 	}
 	res.Body = (*clientBody)(x)
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.result, x.answer = res, res.Header
 	x.status, x.major, x.minor, x.tls = res.StatusCode, res.ProtoMajor, res.ProtoMinor, res.TLS
+	canceled := x.late
+	x.mu.Unlock()
+	if canceled {
+		_ = x.in.Close()
+	}
 }
 
 // over ends the exchange; err is why there is no response, or not all of it.
@@ -199,7 +212,7 @@ type clientBody clientExchange
 func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.in.Read(p)
 	x := (*clientExchange)(b)
-	if !x.received.framed && x.status >= http.StatusBadRequest {
+	if x.observed && !x.received.framed && x.status >= http.StatusBadRequest {
 		x.noteBody(p[:n])
 	}
 	switch {
@@ -236,7 +249,7 @@ func (*clientExchange) interrupt(error) bool { return false }
 
 // reset implements exchangeSide.
 func (x *clientExchange) reset(cause error) bool {
-	failed := x.out != nil && x.out.fail(cause)
+	failed := x.out != nil && x.out.fail(cause, cause)
 	x.mu.Lock()
 	res := x.result
 	x.mu.Unlock()

@@ -34,7 +34,7 @@ type coalescer struct {
 	asked   bool      // it is to flush once more
 	flushed time.Time // the end of the last flush
 	closed  bool      // there will be no more
-	err     error     // of to; sticky
+	err     error     // of to, usually; sticky
 	panic   any       // of to, in the goroutine
 }
 
@@ -107,7 +107,7 @@ func (c *coalescer) Flush() error {
 	case c.busy:
 		c.asked = true
 		return nil
-	case c.idle():
+	case c.waiting == nil && !c.flushed.IsZero(): // the first one sends the headers
 		return nil
 	case !c.solo && time.Since(c.flushed) < burstGap:
 		c.busy, c.burst, c.asked = true, true, true
@@ -116,13 +116,6 @@ func (c *coalescer) Flush() error {
 	default:
 		return c.transfer(nil, true)
 	}
-}
-
-// idle reports whether a flush can be left out: because there is nothing to
-// flush, or because the stream has ended and its handler is about to return,
-// which flushes too. The first one sends the headers.
-func (c *coalescer) idle() bool {
-	return !c.flushed.IsZero() && (c.waiting == nil || c.meter.scanner.Ended())
 }
 
 // run flushes as long as it is asked to.
@@ -151,9 +144,11 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 	c.waiting, c.busy = nil, true
 	c.changed.Broadcast() // there is room
 	c.mu.Unlock()
-	var err error
+	err := errUnwritten
 	defer func() {
-		b.release()
+		if err == nil { // else net/http may still read from it
+			b.release()
+		}
 		c.mu.Lock()
 		if flushes {
 			c.flushed = time.Now()
@@ -164,40 +159,70 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 		c.busy = false
 		c.changed.Broadcast()
 	}()
-	if b != nil {
-		_, err = c.to.Write(b.b)
-	}
-	if err == nil && len(p) > 0 {
-		_, err = c.to.Write(p)
-	}
-	if err == nil && flushes {
-		err = flush(c.to)
-	}
+	err = c.writeOut(b, p, flushes)
 	return err
 }
 
+func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
+	if b != nil {
+		if _, err := c.to.Write(b.b); err != nil {
+			return err
+		}
+	}
+	if len(p) > 0 {
+		if _, err := c.to.Write(p); err != nil {
+			return err
+		}
+	}
+	if !flushes {
+		return nil
+	}
+	return flush(c.to)
+}
+
+// inform sends an informational response.
+func (c *coalescer) inform(status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.usable() == nil {
+		c.to.WriteHeader(status)
+	}
+}
+
+// close refuses everything from now on, with an error.
+func (c *coalescer) close(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
 // finish writes what waits, unless it is to be dropped, and refuses everything
-// from then on. It waits for whoever writes. What the goroutine panicked with is
+// from then on. It waits for whoever writes. What a write panicked with is
 // returned.
-func (c *coalescer) finish(drop bool) (panicked any) {
+func (c *coalescer) finish(drop, flushes bool) (panicked any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
 	for c.busy {
 		c.changed.Wait()
 	}
+	defer func() {
+		c.waiting.release()
+		c.waiting = nil
+		if p := recover(); p != nil {
+			panicked = p
+		}
+	}()
 	if c.err == nil && !drop && c.waiting != nil {
-		_ = c.transfer(nil, false)
+		_ = c.transfer(nil, flushes)
 	}
-	c.waiting.release()
-	c.waiting = nil
 	return c.panic
 }
 
-// stuck reports whether somebody else than the goroutine writes.
+// stuck reports whether a goroutine of the handler's writes.
 func (c *coalescer) stuck() bool {
 	if !c.mu.TryLock() {
-		return true
+		return c.plain // else the lock is never held for long
 	}
 	defer c.mu.Unlock()
 	return c.busy && !c.burst

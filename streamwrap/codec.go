@@ -81,10 +81,11 @@ func (c *compression) compress(dst, payload []byte) ([]byte, error) {
 	out := bytes.NewBuffer(dst)
 	w.Reset(out)
 	if _, err := w.Write(payload); err != nil {
-		return nil, err
+		_ = w.Close()
+		return nil, fmt.Errorf("compress: %w", err)
 	}
 	if err := w.Close(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("recycle compressor: %w", err)
 	}
 	w.Reset(io.Discard)
 	c.compressors.Put(w)

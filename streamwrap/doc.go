@@ -62,12 +62,21 @@
 // stream with at least one streamwrap interceptor, and matters most for bidi
 // streams over HTTP/2, which net/http does not interrupt.
 //
-// It is exact if the innermost interceptor of the chain is one of streamwrap's.
-// Somebody else's conn further in must be safe for a CloseResponse that is
+// It is exact if the innermost interceptor of the chain is one of streamwrap's, or
+// with an [Engine] as HTTPClient. Without, somebody else's conn further in must be safe for a CloseResponse that is
 // concurrent with Receive, as connect's own are; and behind it, a cancellation
 // at the very moment at which the response begins may end a request cleanly.
 //
 // [Call.Abort] does the same at any time, from any goroutine.
+//
+// # The Engine
+//
+// An [Engine] is the layer below connect. Interceptors do without it, and do more
+// with it: messages have wire sizes, [Call.Abort] interrupts a handler that is
+// blocked in Receive, [Call.SetResponseHeader] works in gates, [Call.Exchange]
+// knows the connection, and a client's request that was not complete is never
+// ended as if it were, whatever stands in the chain. And streams are faster, by an
+// order of magnitude where messages are small.
 //
 // # Errors
 //

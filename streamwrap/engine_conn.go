@@ -3,6 +3,7 @@ package streamwrap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -43,7 +44,7 @@ func (c *engineConn) Send(message any) error {
 	defer c.sending.Unlock()
 	if !c.started {
 		c.started = true
-		c.x.out.queues = c.framer.init(c.engine, c.RequestHeader())
+		c.x.out.offer(c.framer.init(c.engine, c.RequestHeader()))
 	}
 	if c.passes && message != nil {
 		return c.sendError(c.x.out.send(&c.framer, message))
@@ -51,7 +52,7 @@ func (c *engineConn) Send(message any) error {
 	err := c.StreamingClientConn.Send(message)
 	if err == nil && message != nil && !c.decided {
 		c.decided = true
-		if c.x.out.queues && c.x.taken.Load() {
+		if c.x.out.accepts() {
 			c.x.out.awaitQueue()
 			c.passes = true
 		}
@@ -68,7 +69,7 @@ func (c *engineConn) sendError(err error) error {
 		return coded(err)
 	}
 	if ctxErr := c.ctx.Err(); ctxErr != nil {
-		return contextError(ctxErr, context.Cause(c.ctx))
+		return connect.NewError(connect.CodeOf(coded(ctxErr)), fmt.Errorf("%w: %w", ctxErr, io.EOF))
 	}
 	return sendEOF()
 }
@@ -77,7 +78,8 @@ func (c *engineConn) sendError(err error) error {
 // error.
 func (c *engineConn) CloseRequest() error {
 	if err := c.ctx.Err(); err != nil {
-		c.x.out.fail(contextError(err, context.Cause(c.ctx)))
+		err = contextError(err, context.Cause(c.ctx))
+		c.x.out.fail(err, err)
 		return c.StreamingClientConn.CloseRequest()
 	}
 	c.x.out.end()
@@ -93,7 +95,7 @@ func (c *engineConn) Receive(message any) error {
 	case errors.Is(err, io.EOF), connect.IsWireError(err):
 		c.x.out.end()
 	default:
-		c.x.out.fail(err)
+		c.x.out.fail(err, io.EOF)
 	}
 	return err
 }
@@ -101,5 +103,5 @@ func (c *engineConn) Receive(message any) error {
 // abort makes the request fail, if the Engine has it.
 func (x *Exchange) abort(err error) bool {
 	client, ok := x.side.(*clientExchange)
-	return ok && client.out != nil && client.out.fail(err)
+	return ok && client.out != nil && client.out.fail(err, err)
 }

@@ -31,10 +31,10 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p = recover()
 		}
 		aborted := !returned && (p == nil || p == http.ErrAbortHandler) //nolint:errorlint // as net/http compares it
-		if late := x.end(aborted); p == nil {
-			p = late
+		if late := x.end(returned, aborted); late != nil && returned {
+			p, returned = late, false
 		}
-		r.Pattern = inner.Pattern // a mux set it: middleware outside reads it
+		handBack(r, inner)
 		x.finish(h.engine, ends, x.writer.header, !returned, nil)
 		if p != nil { // else it is runtime.Goexit, which goes on by itself
 			panic(p)
@@ -42,6 +42,13 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	h.next.ServeHTTP(x.writer.as(), inner)
 	returned = true
+}
+
+// handBack copies what the handler side left in its copy of the request to the one
+// that middleware outside and net/http, which removes files, look at.
+func handBack(r, inner *http.Request) {
+	r.Pattern = inner.Pattern
+	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
 // serverExchange tells an Engine that there is another one outside.

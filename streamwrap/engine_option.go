@@ -1,7 +1,6 @@
 package streamwrap
 
 import (
-	"compress/gzip"
 	"fmt"
 
 	"connectrpc.com/connect"
@@ -9,7 +8,7 @@ import (
 
 const (
 	defaultReadBuffer = 32 << 10
-	defaultSendBuffer = 256 << 10
+	defaultSendBuffer = 512 << 10
 )
 
 // EngineOption configures an [Engine].
@@ -38,10 +37,9 @@ func defaultEngineConfig() engineConfig {
 		readBuffer: defaultReadBuffer,
 		sendBuffer: defaultSendBuffer,
 		codecs:     map[string]connect.Codec{"proto": protoCodec{}, "json": jsonCodec{}},
-		compressions: map[string]*compression{"gzip": newCompression(
-			func() connect.Decompressor { return &gzip.Reader{} },
-			func() connect.Compressor { return gzip.NewWriter(nil) },
-		)},
+		compressions: map[string]*compression{
+			gzipName: newCompression(newGzipReader, newGzipWriter),
+		},
 	}
 }
 
@@ -55,10 +53,10 @@ func WithReadBuffer(size int) EngineOption {
 	return engineOption(func(c *engineConfig) { c.readBuffer = size })
 }
 
-// WithSendBuffer sets how many bytes of a stream's messages may wait, or be on
-// their way to net/http, before Send blocks. That bounds the memory of a stream
-// whose receiver is slow, together with the message being sent and what net/http
-// buffers. It panics if size is less than 8 KiB. By default it is 256 KiB.
+// WithSendBuffer sets how many bytes of a stream's messages may wait before Send
+// blocks: half of them, while the other half is on its way to net/http. That
+// bounds the memory of a stream whose receiver is slow, besides what net/http
+// buffers. Clients keep a message more in either half. It panics if size is less than 8 KiB. By default it is 512 KiB.
 func WithSendBuffer(size int) EngineOption {
 	if size < 2*minBuffer {
 		panic("streamwrap: WithSendBuffer: less than 8 KiB")
@@ -104,7 +102,7 @@ func WithCodec(codec connect.Codec) EngineOption {
 // and of those that the peers use, so that [ExchangeEnd] can tell the code of a
 // stream whose end is compressed. It replaces the compression of that name.
 // Streams with one that the Engine does not know send through connect. By
-// default it knows "gzip", with the standard library's default level.
+// default it knows "gzip", at the standard library's default level, as connect.
 func WithCompression(
 	name string,
 	newDecompressor func() connect.Decompressor,

@@ -21,6 +21,7 @@ type Exchange struct {
 	side exchangeSide
 
 	client   bool
+	observed bool // somebody wants to know the code at the end
 	method   string
 	path     string
 	header   http.Header
@@ -62,12 +63,12 @@ func ExchangeFromContext(ctx context.Context) (*Exchange, bool) {
 }
 
 // begin sets what is known from the start.
-func (x *Exchange) begin(side exchangeSide, r *http.Request, client bool) {
+func (x *Exchange) begin(e *Engine, side exchangeSide, r *http.Request, client bool) {
 	var contentType string
 	if values := r.Header["Content-Type"]; len(values) > 0 {
 		contentType = values[0]
 	}
-	x.side, x.client = side, client
+	x.side, x.client, x.observed = side, client, len(e.observers) > 0
 	x.method, x.path, x.header = r.Method, r.URL.Path, r.Header
 	x.protocol, _ = parseContentType(contentType)
 }

@@ -79,7 +79,7 @@ func (f *framer) compress(b *buffer, start int) (*buffer, frame.Header, error) {
 	defer func() { scratch.release() }()
 	compressed, err := f.compression.compress(scratch.b, b.b[start:])
 	if err != nil {
-		return b, frame.Header{}, connect.NewError(connect.CodeInternal, fmt.Errorf("compress: %w", err))
+		return b, frame.Header{}, connect.NewError(connect.CodeInternal, err)
 	}
 	scratch = scratch.moved(compressed)
 	b = b.moved(append(b.b[:start], compressed...))

@@ -102,8 +102,10 @@ type Message struct {
 	Err error
 
 	// WireBytes is the size of the payload as it travels (compressed if it
-	// is), without its 5-byte prefix. It is -1 if unknown, as it always is
-	// without an Engine.
+	// is), without its 5-byte prefix. It is -1 if unknown: always without an
+	// [Engine]; with one for the response of a unary handler, which is marshaled
+	// later, and for what a client streams if the Engine is not the innermost
+	// of its interceptors.
 	WireBytes int
 
 	// Compressed reports whether the message travels compressed. It is known
@@ -133,8 +135,11 @@ type End struct {
 	// those that it, or one before it on their way, refused.
 	Sent, Received int64
 
-	// SentBytes and ReceivedBytes are the sums of Message.WireBytes; -1 if
-	// unknown.
+	// SentBytes and ReceivedBytes are the sizes of all messages as they
+	// travelled, as Message.WireBytes has it, those that hooks refused included;
+	// around an interceptor that makes several attempts, of the last one. They
+	// are -1 if unknown: without an [Engine], and for the response of a unary
+	// handler.
 	SentBytes, ReceivedBytes int64
 
 	// Elapsed is the time from Call.Start to the end.

@@ -6,9 +6,12 @@ import (
 	"sync/atomic"
 )
 
-// smallRead is what a read between two messages asks for. Its buffer is part of
-// the exchange, so that a stream which waits for the next message has no other.
+// smallRead is what a read between two messages asks for: a stream that waits for
+// the next message needs no larger buffer.
 const smallRead = 128
+
+// smallBuffers has buffers of that size.
+var smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
 
 // inbound is a body that is read in large pieces, and metered as connect takes
 // from it. Close may be called while a Read is under way.
@@ -22,7 +25,7 @@ type inbound struct {
 	unread  []byte
 	err     error // of src; sticky
 	large   *buffer
-	small   [smallRead]byte
+	small   *[smallRead]byte // from the first read to the end of the body
 }
 
 // Read waits for no more than one read of the source.
@@ -33,7 +36,7 @@ func (i *inbound) Read(p []byte) (int, error) {
 		return i.src.Read(p) // it knows what to say
 	}
 	n, err := i.read(p)
-	if i.closed.Load() {
+	if i.closed.Load() || i.err != nil && len(i.unread) == 0 {
 		i.release()
 	}
 	return n, err
@@ -68,9 +71,11 @@ func (i *inbound) read(p []byte) (int, error) {
 	n := copy(p, i.unread)
 	i.unread = i.unread[n:]
 	i.meter.feed(p[:n])
-	if n == 0 {
-		i.release()
+	switch {
+	case n == 0:
 		return 0, i.err
+	case len(i.unread) == 0 && i.large != nil && !i.meter.scanner.Inside():
+		i.releaseLarge() // the handler may do something else for a long time
 	}
 	return n, nil
 }
@@ -78,22 +83,34 @@ func (i *inbound) read(p []byte) (int, error) {
 // fill reads from the source. In the middle of a message the rest of it, and
 // with luck many more, is on its way: then it uses the large buffer.
 func (i *inbound) fill() {
-	dst := i.small[:]
+	var dst []byte
 	if i.meter.scanner.Inside() {
 		if i.large == nil {
 			i.large = getBuffer(i.size)
 		}
 		dst = i.large.b[:i.size]
 	} else {
-		i.release()
+		i.releaseLarge()
+		if i.small == nil {
+			i.small, _ = smallBuffers.Get().(*[smallRead]byte)
+		}
+		dst = i.small[:]
 	}
 	n, err := i.src.Read(dst)
 	i.unread, i.err = dst[:n], err
 }
 
-// release gives the large buffer back.
+// release gives the buffers back.
 func (i *inbound) release() {
 	i.unread = nil
+	i.releaseLarge()
+	if i.small != nil {
+		smallBuffers.Put(i.small)
+		i.small = nil
+	}
+}
+
+func (i *inbound) releaseLarge() {
 	i.large.release()
 	i.large = nil
 }

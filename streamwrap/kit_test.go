@@ -105,6 +105,12 @@ func (l *life) End() streamwrap.End {
 	return l.end
 }
 
+// hasExchange reports whether the RPC goes through an Engine.
+func (l *life) hasExchange() bool {
+	_, ok := l.call.Exchange()
+	return ok
+}
+
 // faults returns what was wrong with a life that should be over.
 func (l *life) faults() []string {
 	l.mu.Lock()
@@ -350,7 +356,7 @@ func (l *life) checkMessage(hook string, m *streamwrap.Message) {
 		l.breaks("%s: %+v", hook, *m)
 	case m.Err != nil && hook == "Received" && m.Msg != nil:
 		l.breaks("%s: %+v", hook, *m)
-	case *engineMode == "" && (m.WireBytes != -1 || m.Compressed):
+	case !l.hasExchange() && (m.WireBytes != -1 || m.Compressed):
 		l.breaks("%s: sizes without an Engine: %+v", hook, *m)
 	}
 }
@@ -371,7 +377,7 @@ func (l *life) checkEnd(e *streamwrap.End) {
 		l.breaks("End: Err %v, but Return handed %v outward", e.Err, returned)
 	case e.Sent < sent || e.Received < received:
 		l.breaks("End counts %d/%d, hooks saw %d/%d", e.Sent, e.Received, sent, received)
-	case *engineMode == "" && (e.SentBytes != -1 || e.ReceivedBytes != -1):
+	case !l.hasExchange() && (e.SentBytes != -1 || e.ReceivedBytes != -1):
 		l.breaks("End: sizes without an Engine: %+v", *e)
 	case e.FirstMessage < 0 || e.FirstMessage > e.Elapsed:
 		l.breaks("End: %v to the first message of %v", e.FirstMessage, e.Elapsed)

@@ -40,10 +40,13 @@ type meter struct {
 	rest                           atomic.Int64 // bytes that are in no message
 }
 
-// begin sets what the body is made of.
-func (m *meter) begin(framed bool) {
+// begin sets what the body is made of, and whether somebody will ask for the code
+// at its end.
+func (m *meter) begin(framed, capture bool) {
 	m.framed = framed
-	m.scanner.Capture = captureBytes
+	if capture {
+		m.scanner.Capture = captureBytes
+	}
 }
 
 // feed takes the next bytes of the body.

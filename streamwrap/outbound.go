@@ -38,6 +38,7 @@ type outbound struct {
 	drained  bool  // the transport was told so
 	closed   bool  // by the transport
 	err      error // what Read fails with
+	sendErr  error // what send fails with then
 	probing  bool
 }
 
@@ -53,6 +54,9 @@ func (o *outbound) begin(pipe io.ReadCloser, ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pipe, o.ctx = pipe, ctx
+	if _, ok := pipe.(*io.PipeReader); !ok || !o.meter.framed {
+		o.queues = false // somebody wants to see, or change, all that passes
+	}
 }
 
 // Read implements [io.Reader] for the transport.
@@ -73,15 +77,16 @@ func (o *outbound) Read(p []byte) (int, error) {
 // readPipe reads connect's pipe. No read returns more than was written at once:
 // not more than a frame.
 func (o *outbound) readPipe(p []byte) (int, error) {
-	n, err := o.pipe.Read(p)
+	pipe := o.pipe
+	n, err := pipe.Read(p)
 	o.meter.feed(p[:n])
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.queues && n > 0 && o.meter.frames.Load() > 0 && !o.meter.scanner.Inside() {
 		o.queued = true
-		o.writable.Broadcast() // Send waits for it
-		if o.meter.frameBytes.Load() == 0 {
-			o.probe() // connect writes even the payload that is empty
+		o.writable.Broadcast()              // Send waits for it
+		if o.meter.frameBytes.Load() == 0 { // connect writes even a payload that is empty
+			go func() { _, _ = pipe.Read(make([]byte, 1)) }()
 		}
 	}
 	switch {
@@ -98,6 +103,7 @@ func (o *outbound) readPipe(p []byte) (int, error) {
 func (o *outbound) endOfPipe() error {
 	if err := o.ctx.Err(); err != nil {
 		o.err = contextError(err, context.Cause(o.ctx))
+		o.sendErr = o.err
 		return o.err
 	}
 	o.drained = true
@@ -151,14 +157,14 @@ func (o *outbound) drop() {
 }
 
 // fail makes the body end with an error, if the transport has not read it to its
-// end. It reports whether the server will see that.
-func (o *outbound) fail(err error) bool {
+// end, and Send fail with sendErr. It reports whether the server will see that.
+func (o *outbound) fail(err, sendErr error) bool {
 	o.mu.Lock()
 	if o.err != nil || o.drained || o.closed {
 		defer o.mu.Unlock()
 		return o.err != nil
 	}
-	o.err = err
+	o.err, o.sendErr = err, sendErr
 	o.drop()
 	pipe := o.pipe
 	o.mu.Unlock()
@@ -166,6 +172,21 @@ func (o *outbound) fail(err error) bool {
 		_ = pipe.Close() // a Read may wait for it
 	}
 	return true
+}
+
+// offer says whether the frames after the first can be queued. The request has
+// not begun, or it is too late.
+func (o *outbound) offer(queues bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queues = queues && o.pipe == nil
+}
+
+// accepts reports whether they will be: the transport reads this body.
+func (o *outbound) accepts() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.queues && o.pipe != nil
 }
 
 // awaitQueue waits until the first frame has gone through the pipe. The
@@ -217,7 +238,7 @@ func (o *outbound) send(f *framer, message any) error {
 func (o *outbound) over() error {
 	switch {
 	case o.err != nil:
-		return o.err
+		return o.sendErr
 	case o.closed, o.complete:
 		return io.EOF
 	default:
@@ -241,15 +262,17 @@ func (o *outbound) probe() {
 		return
 	}
 	o.probing = true
+	pipe := o.pipe
 	go func() {
-		if _, err := io.Copy(io.Discard, o.pipe); err != nil {
-			return // closed by the transport, or failed
+		var err error
+		for one := make([]byte, 1); err == nil; {
+			_, err = pipe.Read(one)
 		}
 		o.mu.Lock()
 		complete := o.complete
 		o.mu.Unlock()
-		if !complete {
-			o.fail(errPipeDropped)
+		if !complete && errors.Is(err, io.EOF) { // else the transport closed it
+			o.fail(errPipeDropped, io.EOF)
 		}
 	}()
 }

@@ -41,7 +41,7 @@ func parseContentType(contentType string) (p protocol, codec string) {
 		{grpcPrefix, grpcProtocol},
 		{unaryPrefix, connectUnary},
 	} {
-		if len(contentType) < len(kind.prefix) || !strings.EqualFold(contentType[:len(kind.prefix)], kind.prefix) {
+		if !hasPrefixFold(contentType, kind.prefix) {
 			continue
 		}
 		rest := contentType[len(kind.prefix):]
@@ -56,6 +56,12 @@ func parseContentType(contentType string) (p protocol, codec string) {
 		}
 	}
 	return notRPC, ""
+}
+
+// hasPrefixFold is strings.HasPrefix, whatever the case.
+func hasPrefixFold(s, prefix string) bool {
+	return strings.HasPrefix(s, prefix) ||
+		len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 // framed reports whether the body is a sequence of frames.

@@ -16,16 +16,12 @@ type responseWriter struct {
 	wrote  atomic.Bool // the headers
 }
 
-// flushWriter is one over a ResponseWriter that can flush, hijackWriter over one
-// that can also be hijacked, as net/http's for HTTP/1 can.
+// What the ResponseWriter below can do decides what the one above is: one that
+// flushes, one that can be hijacked, or both, as net/http's for HTTP/1.
 type (
-	flushWriter  struct{ *responseWriter }
-	hijackWriter struct{ flushWriter }
-)
-
-var (
-	_ http.Flusher  = flushWriter{}
-	_ http.Hijacker = hijackWriter{}
+	flushWriter       struct{ *responseWriter }
+	hijackWriter      struct{ *responseWriter }
+	flushHijackWriter struct{ *responseWriter }
 )
 
 // unwrapper is how [http.ResponseController] sees through wrappers.
@@ -33,14 +29,18 @@ type unwrapper interface{ Unwrap() http.ResponseWriter }
 
 // as returns the writer with what the one below it can do.
 func (w *responseWriter) as() http.ResponseWriter {
-	if _, ok := w.to.(http.Flusher); !ok {
+	_, flushes := w.to.(http.Flusher)
+	_, hijacks := w.to.(http.Hijacker)
+	switch {
+	case flushes && hijacks:
+		return flushHijackWriter{w}
+	case flushes:
+		return flushWriter{w}
+	case hijacks:
+		return hijackWriter{w}
+	default:
 		return w
 	}
-	f := flushWriter{w}
-	if _, ok := w.to.(http.Hijacker); ok {
-		return hijackWriter{f}
-	}
-	return f
 }
 
 // flush flushes a ResponseWriter, if it can.
@@ -66,7 +66,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.x.writeHeader(http.StatusOK)
 	}
 	n, err := w.out.Write(p)
-	if w.out.plain {
+	if w.out.plain && w.x.observed {
 		w.x.noteBody(p[:n])
 	}
 	if err != nil {
@@ -75,10 +75,16 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w flushWriter) Flush() { _ = w.FlushError() }
+func (w flushWriter) Flush()            { _ = w.flush() }
+func (w flushWriter) FlushError() error { return w.flush() }
 
-// FlushError is Flush for [http.ResponseController].
-func (w flushWriter) FlushError() error {
+func (w flushHijackWriter) Flush()            { _ = w.flush() }
+func (w flushHijackWriter) FlushError() error { return w.flush() }
+
+func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error)      { return w.hijack() }
+func (w flushHijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.hijack() }
+
+func (w *responseWriter) flush() error {
 	if !w.wrote.Load() {
 		w.x.writeHeader(http.StatusOK)
 	}
@@ -88,7 +94,7 @@ func (w flushWriter) FlushError() error {
 	return nil
 }
 
-func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.to).Hijack()
 	if err == nil {
 		w.x.hijacked()

@@ -14,8 +14,9 @@ import (
 const flushPatience = 5 * time.Second
 
 var (
-	errServed = errors.New("response used after its handler returned")
-	errStuck  = errors.New("peer does not read")
+	errServed    = errors.New("request used after its handler returned")
+	errStuck     = errors.New("peer does not read")
+	errUnwritten = errors.New("writing panicked")
 )
 
 // past returns a deadline that has passed: it interrupts I/O.
@@ -44,10 +45,10 @@ type serverExchange struct {
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
 	x := &serverExchange{parent: r.Context()}
-	x.begin(x, r, false)
+	x.begin(e, x, r, false)
 	x.major, x.minor = r.ProtoMajor, r.ProtoMinor
 	x.tls, x.remote, x.remoteAddr = r.TLS, (*serverAddr)(x), r.RemoteAddr
-	x.received.begin(x.protocol.framed())
+	x.received.begin(x.protocol.framed(), false)
 	x.writer.x, x.writer.to, x.writer.header = x, w, w.Header()
 	out := &x.writer.out
 	out.to, out.meter = w, &x.sent
@@ -82,13 +83,16 @@ func (a *serverAddr) String() string  { return a.remoteAddr }
 
 // writeHeader sends the headers, with those that were staged.
 func (x *serverExchange) writeHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		x.writer.out.inform(status)
+		return
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.served {
 		return
 	}
-	informational := status < 200 && status != http.StatusSwitchingProtocols
-	if !informational && !x.writer.wrote.Load() {
+	if !x.writer.wrote.Load() {
 		x.headersLeave(status)
 		defer x.writer.wrote.Store(true)
 	}
@@ -110,7 +114,7 @@ func (x *serverExchange) headersLeave(status int) {
 		contentType = values[0]
 	}
 	p, _ := parseContentType(contentType)
-	x.sent.begin(p.framed())
+	x.sent.begin(p.framed(), x.observed)
 	x.writer.out.plain = !p.framed()
 }
 
@@ -221,15 +225,15 @@ func (x *serverExchange) bound() {
 // hijacked says that the connection is somebody else's now.
 func (x *serverExchange) hijacked() {
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.served, x.closed = true, true
+	x.mu.Unlock()
+	x.writer.out.close(http.ErrHijacked)
 }
 
-// end ends the exchange when its handler has returned, or panicked so that
-// nothing must be written any more. What the goroutine that writes panicked with
-// is returned.
-func (x *serverExchange) end(abort bool) (panicked any) {
-	x.handlerReturned()
+// end ends the exchange when its handler has returned or panicked; abort says that
+// nothing must be written any more. What else panicked meanwhile is returned.
+func (x *serverExchange) end(returned, abort bool) (panicked any) {
+	x.handlerReturned(returned)
 	out := &x.writer.out
 	switch {
 	case out.stuck():
@@ -243,28 +247,33 @@ func (x *serverExchange) end(abort bool) (panicked any) {
 			x.reset(errServed)
 		}
 	}
-	panicked = out.finish(abort)
+	// net/http flushes when a handler has returned. After a panic it does not, and
+	// what it flushes cannot be bounded.
+	panicked = out.finish(abort, !returned || x.failed.Load() != nil)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.timer != nil {
 		x.timer.Stop()
 	}
-	if x.source.busy.Load() && !x.closed { // by a goroutine that the handler left behind
-		_ = x.control().SetReadDeadline(past()) // or net/http waits for it
+	if x.closed {
+		return panicked
 	}
 	x.closed = true
+	if x.source.busy.Load() { // by a goroutine that the handler left behind
+		_ = x.control().SetReadDeadline(past()) // or net/http waits for it
+	}
 	return panicked
 }
 
 // handlerReturned refuses the handler everything from now on.
-func (x *serverExchange) handlerReturned() {
+func (x *serverExchange) handlerReturned(normally bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.served {
 		return
 	}
-	if !x.writer.wrote.Load() {
-		x.headersLeave(http.StatusOK)
+	if normally && !x.writer.wrote.Load() {
+		x.headersLeave(http.StatusOK) // net/http sends them
 	}
 	x.served = true
 	if x.failed.Load() != nil {
@@ -297,6 +306,9 @@ type serverSource struct {
 func (s *serverSource) Read(p []byte) (int, error) {
 	s.busy.Store(true)
 	defer s.busy.Store(false)
+	if s.x.isClosed() {
+		return 0, errServed
+	}
 	n, err := s.body.Read(p)
 	switch {
 	case err == nil:
@@ -306,6 +318,12 @@ func (s *serverSource) Read(p []byte) (int, error) {
 		err = s.x.readError(err)
 	}
 	return n, err
+}
+
+func (x *serverExchange) isClosed() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.closed
 }
 
 // readError returns what an error of net/http's becomes for the handler.
