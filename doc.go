@@ -25,11 +25,11 @@
 // connect.WithInterceptors. Neighbours in a chain share one wrapper and one
 // Call for each RPC, and behave as if they were nested.
 //
-// The HTTP layer, the Engine, is planned. It will sit at connect's HTTP seams,
-// an http.Handler and a connect.HTTPClient, and know what interceptors cannot:
-// sizes on the wire, TLS state, requests that never reach an interceptor. What
-// depends on it is part of the API today and says "not available": see
-// Call.Exchange. Every package works without it.
+// The HTTP layer is streamwrap.Engine. It sits at connect's HTTP seams, an
+// http.Handler and a connect.HTTPClient, makes streams faster, and knows what
+// interceptors cannot: sizes on the wire, TLS state, requests that never reach an
+// interceptor. Interceptors find it at Call.Exchange. Every package works without
+// it; what depends on it says "not available" then.
 //
 // # Order
 //
@@ -38,7 +38,7 @@
 // intended order is:
 //
 //	handler  tracing, logging, [recover], deadline, ratelimit, auth, [validate]
-//	client   tracing, logging, deadline, retry, ratelimit, auth
+//	client   tracing, logging, deadline, retry, ratelimit, auth, engine
 //
 // Tracing and logging are outside so that they see what the others refuse.
 // What is outside retry sees one call, what is inside sees each attempt. Gates
@@ -50,15 +50,16 @@
 // When the context of a client's RPC ends, by a cancel or by its deadline, a
 // blocked Send or Receive returns within milliseconds with the matching code,
 // and the server sees a cancellation, never a clean end of the stream. This
-// holds for every RPC with a streamwrap interceptor innermost in its chain (see
-// there for somebody else's further in); connect alone leaves a bidi stream blocked once the response headers have arrived.
+// holds for every RPC whose HTTPClient is an Engine's, and for every one with a
+// streamwrap interceptor innermost in its chain; connect alone leaves a bidi stream
+// blocked once the response headers have arrived.
 //
 // An RPC ends once. What ends it first decides its outcome, and every hook
 // table gets exactly one End, also after a panic or when a caller drops a
 // stream without closing it.
 //
-// On handlers, a blocked Receive ends when the client ends it; interrupting it
-// from the server's side needs the Engine.
+// On handlers, a blocked Receive ends when the client ends it, or behind an Engine
+// with Call.Abort.
 //
 // # Errors
 //

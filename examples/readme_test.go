@@ -74,7 +74,12 @@ func Example() {
 	client := greetv1connect.NewGreetServiceClient( // clients: the same option
 		httpClient, url, connect.WithInterceptors(observer))
 
-	httpServer.Config.Handler, httpServer.Config.Protocols = mux, &h2c
+	engine := streamwrap.NewEngine()
+	handler := engine.Handler(mux)                 // the server's, instead of mux
+	client = greetv1connect.NewGreetServiceClient( // clients: HTTPClient, and innermost interceptor
+		engine.HTTPClient(httpClient), url, connect.WithInterceptors(observer, engine))
+
+	httpServer.Config.Handler, httpServer.Config.Protocols = handler, &h2c
 	httpServer.Start()
 	defer httpServer.Close()
 	defer transport.CloseIdleConnections()

@@ -79,12 +79,16 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 		call = nil
 	}
 	x.ctx, x.ends = x.engine.observe(r.Context(), &x.Exchange)
-	x.trace.GotConn = x.gotConn
-	r = r.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
+	if call != nil || x.observed { // else nobody can ask
+		x.trace.GotConn = x.gotConn
+		r = r.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
+	} else if streams(r) {
+		r = r.WithContext(x.ctx)
+	}
 	if streams(r) {
 		x.prepareStream(r)
 		x.watch(call)
-	} else if r.ContentLength > 0 {
+	} else if r.ContentLength > 0 && (call != nil || x.observed) {
 		x.prepareWhole(r)
 	}
 	if call != nil {

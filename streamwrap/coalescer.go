@@ -203,6 +203,7 @@ func (c *coalescer) finish(drop, flushes bool) (panicked any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	c.changed.Broadcast() // a Write may wait for room
 	for c.busy {
 		c.changed.Wait()
 	}

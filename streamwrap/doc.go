@@ -63,9 +63,10 @@
 // streams over HTTP/2, which net/http does not interrupt.
 //
 // It is exact if the innermost interceptor of the chain is one of streamwrap's, or
-// with an [Engine] as HTTPClient. Without, somebody else's conn further in must be safe for a CloseResponse that is
-// concurrent with Receive, as connect's own are; and behind it, a cancellation
-// at the very moment at which the response begins may end a request cleanly.
+// if the client's HTTPClient is an [Engine]'s. Otherwise, somebody else's conn
+// further in must be safe for a CloseResponse that is concurrent with Receive, as
+// connect's own are; and behind it, a cancellation at the very moment at which the
+// response begins may end a request cleanly.
 //
 // [Call.Abort] does the same at any time, from any goroutine.
 //

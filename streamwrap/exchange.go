@@ -53,10 +53,9 @@ type exchangeSide interface {
 
 type exchangeKey struct{}
 
-// ExchangeFromContext returns the innermost exchange of the context: of the
-// request that a handler serves or, in what an Engine hands to the next
-// HTTPClient, of the request that is being sent. What a handler's context is
-// passed on to sees the handler's exchange; [Call.Exchange] does not mix them up.
+// ExchangeFromContext returns the exchange of the request that a handler serves.
+// What the handler's context is passed on to finds it too: for the exchange of an
+// RPC, on either side, ask [Call.Exchange].
 func ExchangeFromContext(ctx context.Context) (*Exchange, bool) {
 	x, ok := ctx.Value(exchangeKey{}).(*Exchange)
 	return x, ok

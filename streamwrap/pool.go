@@ -9,7 +9,7 @@ import (
 // and are pooled by it. What is larger is left to the garbage collector.
 const (
 	minBufferBits = 12
-	maxBufferBits = 20
+	maxBufferBits = 23
 	minBuffer     = 1 << minBufferBits
 	maxBuffer     = 1 << maxBufferBits
 )
