@@ -32,7 +32,7 @@ done; \
 test -z "$$failed" || { echo "failed in:$$failed" >&2; exit 1; }
 endef
 
-.PHONY: help test check lint fmt fuzz bench vuln tidy tidy-check generate generate-check conformance
+.PHONY: help test test-engine check lint fmt fuzz bench vuln tidy tidy-check generate generate-check conformance
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +40,10 @@ help: ## List the targets.
 test: ## Test every module, with -race and in random order.
 	$(if $(RACE),,@echo "no C compiler found: testing without the race detector" >&2)
 	$(call each,$(MODULES),go test $(RACE) -shuffle=on $(TESTFLAGS) ./...)
+
+test-engine: ## Test streamwrap again, with an Engine below everything, or parts of it.
+	go test $(RACE) -shuffle=on ./streamwrap $(TESTFLAGS) -engine=all
+	go test $(RACE) -shuffle=on ./streamwrap $(TESTFLAGS) -engine=client
 
 check: ## Do what CI does.
 	@.ci/run

@@ -75,8 +75,8 @@ func Example() {
 		httpClient, url, connect.WithInterceptors(observer))
 
 	engine := streamwrap.NewEngine()
-	handler := engine.Handler(mux)                 // the server's, instead of mux
-	client = greetv1connect.NewGreetServiceClient( // clients: HTTPClient, and innermost interceptor
+	handler := engine.Handler(mux)                  // the server's, instead of mux
+	faster := greetv1connect.NewGreetServiceClient( // clients: HTTPClient, and innermost interceptor
 		engine.HTTPClient(httpClient), url, connect.WithInterceptors(observer, engine))
 
 	httpServer.Config.Handler, httpServer.Config.Protocols = handler, &h2c
@@ -84,14 +84,22 @@ func Example() {
 	defer httpServer.Close()
 	defer transport.CloseIdleConnections()
 
-	stream := client.Converse(ctx)
-	fmt.Println(stream.Send(&greetv1.ConverseRequest{Sentence: "Hello"}))
-	response, err := stream.Receive()
-	fmt.Println(response.GetSentence(), err)
-	fmt.Println(stream.Send(&greetv1.ConverseRequest{}))
-	_, err = stream.Receive()
-	fmt.Println(err)
+	for _, client := range []greetv1connect.GreetServiceClient{client, faster} {
+		stream := client.Converse(ctx)
+		fmt.Println(stream.Send(&greetv1.ConverseRequest{Sentence: "Hello"}))
+		response, err := stream.Receive()
+		fmt.Println(response.GetSentence(), err)
+		fmt.Println(stream.Send(&greetv1.ConverseRequest{}))
+		_, err = stream.Receive()
+		fmt.Println(err)
+	}
 	// Unordered output:
+	// <nil>
+	// Hello! <nil>
+	// <nil>
+	// Converse refused: sent 1, received 1
+	// Converse failed: sent 2, received 1
+	// invalid_argument: nothing said
 	// <nil>
 	// Hello! <nil>
 	// <nil>

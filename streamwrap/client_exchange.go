@@ -92,6 +92,7 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 		x.prepareWhole(r)
 	}
 	if call != nil {
+		x.intercepted.Store(true) // by the interceptor that made it
 		x.attach(call)
 		x.catchUp(call)
 	}
@@ -222,6 +223,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		if x.out != nil {
+			x.out.noteAnswer()
+		}
 		x.over(nil)
 	default:
 		x.over(coded(err))

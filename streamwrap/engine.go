@@ -44,6 +44,12 @@ import (
 // [WithSendMaxBytes], [WithCompressMinBytes], [WithCodec] and [WithCompression].
 // A client with other settings needs another Engine. Handlers need none of it.
 //
+// # Is it there?
+//
+// Parts that are missing are not errors. With all of them, [Call.Exchange] reports
+// true in the End hooks of both sides, [Call.Enforceable] on handlers, and
+// Message.WireBytes is not -1 in the Sent hooks of client streams.
+//
 // An Engine may be used by any number of clients and handlers at once.
 type Engine struct{ engineConfig }
 

@@ -16,7 +16,9 @@ import (
 // exists behind an [Engine]: see [Call.Exchange] and [ExchangeFromContext].
 //
 // Its methods are safe for concurrent use, at any time. Counts are of the bodies
-// as they pass between connect and the Engine, before the framing of HTTP.
+// as they pass between connect and the Engine, before the framing of HTTP. In a
+// handler's End hook what connect sends last is still to come: a unary response, or
+// the end of a stream. [ExchangeEnd] comes after it.
 type Exchange struct {
 	side exchangeSide
 
@@ -153,7 +155,8 @@ func (x *Exchange) SetResponseHeader(key, value string) bool {
 // What the handler returns still reaches the client. A handler that is blocked
 // in Send stays so: see Reset.
 //
-// It reports whether reads are interrupted. It does nothing and returns false on
+// [Call.Abort] does this and ends the handler's context; Interrupt is for handlers
+// without an interceptor. It reports whether reads are interrupted. It does nothing and returns false on
 // clients, where Call.Abort is the way; when the body was read to its end or the
 // handler has returned; on HTTP/1 once the response has begun, because that
 // would harm the connection; and if the server's ResponseWriter knows no

@@ -20,7 +20,8 @@ import (
 // net/http, or after a panic; on clients when the response was read to its end or
 // closed, or the request failed.
 //
-// Both run on the goroutine of the request and hold it up.
+// Both run on the goroutine of the request and hold it up. An Engine that serves
+// and calls tells of either: [Exchange.IsClient] tells them apart.
 type ExchangeFunc func(ctx context.Context, x *Exchange) (context.Context, func(*ExchangeEnd))
 
 // ExchangeEnd is how an exchange ended.
@@ -40,8 +41,9 @@ type ExchangeEnd struct {
 	Status int
 
 	// Code is the RPC's code as it was sent or received; 0 for success, and if
-	// the response has no code, which Status tells: as in answers of a mux.
-	// Where the end of the stream is missing, [connect.CodeUnknown].
+	// the response has no code, as answers of a mux: then Status is not 200.
+	// Where the end of the stream is missing, [connect.CodeUnknown], and on
+	// clients that have not all of the response the code of Err.
 	Code connect.Code
 
 	// ReturnedCode is the code of the error that the outermost streamwrap

@@ -10,8 +10,8 @@ const gzipName = "gzip"
 
 // HandlerCompression makes handlers compress, for clients that accept gzip, the
 // messages that have at least minBytes, and those fast. connect's default is to
-// compress every message, even of a few bytes, which is most of what a stream of
-// small messages costs, at a level that takes up to five times as long to save up
+// compress every message, even of a few bytes, which makes those longer and is most
+// of what a stream of them costs, at a level that takes up to five times as long to save up
 // to a fifth more. 1 KiB is a good threshold.
 //
 // It replaces connect's gzip. Any other implementation can be given to

@@ -375,12 +375,25 @@ func TestRandomLives(t *testing.T) {
 		p.all = append(p.all, newFate(id, rand.New(rand.NewPCG(*seed, uint64(id)))))
 	}
 	chain := connect.WithInterceptors(p.watching("outer"), foreign{}, p.watching("middle"), p.watching("inner"))
-	server := httptest.NewUnstartedServer(p.mux(chain))
+	engine := streamwrap.NewEngine()
+	handler := p.mux(chain)
+	if engineOn(false) {
+		handler = engine.Handler(handler)
+	}
+	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	transport := &http.Transport{Protocols: server.Config.Protocols}
+	var client connect.HTTPClient = &http.Client{Transport: transport}
+	clientChain := chain
+	if engineOn(true) {
+		client = engine.HTTPClient(client)
+	}
+	if *engineMode == "conn" || *engineMode == "all" {
+		clientChain = connect.WithOptions(chain, connect.WithInterceptors(engine))
+	}
 
 	var running sync.WaitGroup
 	slots := make(chan struct{}, 32)
@@ -395,8 +408,7 @@ func TestRandomLives(t *testing.T) {
 			option := []connect.ClientOption{
 				connect.WithProtoJSON(), connect.WithGRPC(), connect.WithGRPCWeb(),
 			}[l.protocol]
-			l.live(connect.NewClient[number, number](
-				&http.Client{Transport: transport}, server.URL+"/l.S/"+method, option, chain))
+			l.live(connect.NewClient[number, number](client, server.URL+"/l.S/"+method, option, clientChain))
 		})
 	}
 	running.Wait()
