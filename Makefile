@@ -20,6 +20,7 @@ TESTFLAGS ?=
 FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
+BENCHFLAGS ?=
 VARIANTS  ?=
 
 # $(call each,modules,command) runs the command in every module, then fails if
@@ -32,7 +33,7 @@ done; \
 test -z "$$failed" || { echo "failed in:$$failed" >&2; exit 1; }
 endef
 
-.PHONY: help test test-engine check lint fmt fuzz bench vuln tidy tidy-check generate generate-check conformance
+.PHONY: help test test-engine check lint fmt fuzz bench benchmarks vuln tidy tidy-check generate generate-check conformance
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,7 +67,10 @@ fuzz: ## Run every fuzz test for FUZZTIME each.
 	done; \
 	test -n "$$found" || echo "there are no fuzz tests yet"
 
-bench: ## Run the benchmarks that match BENCH, for BENCHTIME each.
+bench: ## Print the tables of the README: connect, the Engine and grpc-go side by side.
+	go -C internal/bench run ./tables $(BENCHFLAGS)
+
+benchmarks: ## Run the benchmarks that match BENCH, for BENCHTIME each.
 	$(call each,$(MODULES),go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...)
 
 vuln: $(BIN)/govulncheck ## Look for known vulnerabilities; needs vuln.go.dev or VULNDB.

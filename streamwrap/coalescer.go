@@ -11,6 +11,10 @@ import (
 // to be part of a burst. A hand-over to another goroutine costs about as much.
 const burstGap = 20 * time.Microsecond
 
+// aloneAfter is how many flushes are done at once after a burst of a single one:
+// the messages come just fast enough to look like one, and not to be joined.
+const aloneAfter = 32
+
 // coalescer writes to a ResponseWriter what was written to it, in fewer and
 // larger pieces.
 //
@@ -32,6 +36,7 @@ type coalescer struct {
 	busy    bool      // somebody uses to, without the lock
 	burst   bool      // that is the goroutine
 	asked   bool      // it is to flush once more
+	alone   int       // so many flushes to come are done at once, whatever the gap
 	flushed time.Time // the end of the last flush
 	closed  bool      // there will be no more
 	err     error     // of to, usually; sticky
@@ -109,13 +114,15 @@ func (c *coalescer) Flush() error {
 		return nil
 	case c.waiting == nil && !c.flushed.IsZero(): // the first one sends the headers
 		return nil
-	case !c.solo && time.Since(c.flushed) < burstGap:
+	case c.solo || time.Since(c.flushed) >= burstGap:
+	case c.alone > 0:
+		c.alone--
+	default:
 		c.busy, c.burst, c.asked = true, true, true
 		go c.run()
 		return nil
-	default:
-		return c.transfer(nil, true)
 	}
+	return c.transfer(nil, true)
 }
 
 // run flushes as long as it is asked to.
@@ -128,10 +135,14 @@ func (c *coalescer) run() {
 		}
 		c.burst = false
 	}()
-	for c.asked && c.err == nil && !c.closed {
+	flushes := 0
+	for ; c.asked && c.err == nil && !c.closed; flushes++ {
 		c.asked = false
 		_ = c.transfer(nil, true)
 		c.busy = true // for the whole burst
+	}
+	if flushes == 1 {
+		c.alone = aloneAfter // it was none
 	}
 	c.busy = false
 	c.changed.Broadcast()

@@ -51,21 +51,23 @@ func (m *meter) begin(framed, capture bool) {
 
 // feed takes the next bytes of the body.
 func (m *meter) feed(p []byte) {
-	if m.framed {
-		_ = m.scanner.Feed(p, m.event) // connect reports what is malformed
-	} else {
+	if !m.framed {
 		m.rest.Add(int64(len(p)))
+		return
 	}
-}
-
-func (m *meter) event(e frame.Event) {
-	switch {
-	case !e.Done:
-	case e.Flags.End():
-		m.compressedEnd = e.Flags.Compressed()
-		m.rest.Add(e.Size())
-	default:
-		m.count(e.Header)
+	for len(p) > 0 {
+		n, h, done, err := m.scanner.Next(p)
+		switch {
+		case err != nil:
+			return // connect reports it
+		case !done:
+		case h.Flags.End():
+			m.compressedEnd = h.Flags.Compressed()
+			m.rest.Add(h.Size())
+		default:
+			m.count(h)
+		}
+		p = p[n:]
 	}
 }
 

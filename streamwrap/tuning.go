@@ -8,9 +8,9 @@ import (
 
 const (
 	// tunedFrameSize is how large HTTP/2 frames may be that this side receives.
-	// net/http's clients accept 16 KiB, which costs large messages a third of
-	// their throughput. Its servers accept 1 MiB, for which every client pays with
-	// a buffer of half that per open upload.
+	// net/http's clients accept 16 KiB, which costs large messages up to a third
+	// of their throughput. Its servers accept 1 MiB, for which every client pays
+	// with a buffer of half that per open upload.
 	tunedFrameSize = 256 << 10
 
 	// pingAfter is how long a connection may be silent before it is asked for a
@@ -73,8 +73,8 @@ func NewTransport(config *tls.Config) *http.Transport {
 // already, and returns the server. Call it before the server starts.
 //
 // It serves HTTP/1.1 and HTTP/2, with and without TLS. With HTTP/2 it accepts
-// frames of 256 KiB, not 1 MiB: as fast, and net/http's clients need a quarter of
-// the memory for each open upload. A connection that is silent for 30 s is
+// frames of 256 KiB, not 1 MiB: as fast, and net/http's clients need half of the
+// memory for each open upload. A connection that is silent for 30 s is
 // pinged, and closed if no answer comes within 15 s. Headers must arrive within
 // 10 s. ReadTimeout and WriteTimeout stay as they are: if they are set, they end
 // streams that live longer.

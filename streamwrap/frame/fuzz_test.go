@@ -61,6 +61,9 @@ func FuzzScannerAgreesWithReader(f *testing.F) {
 			if diff := cmp.Diff(want, got, cmpopts.EquateErrors()); diff != "" {
 				t.Fatalf("(-Reader +Scanner):\n%s", diff)
 			}
+			if diff := cmp.Diff(want, stepAll(stream, lim, next), cmpopts.EquateErrors()); diff != "" {
+				t.Fatalf("(-Reader +Scanner.Next):\n%s", diff)
+			}
 		}
 	})
 }

@@ -86,6 +86,38 @@ func scanAll(stream []byte, lim limits, next func(left int) int) result {
 	return res
 }
 
+// stepAll is scanAll with Next, one chunk of its own choice after the other.
+func stepAll(stream []byte, lim limits, next func(left int) int) result {
+	if strconv.IntSize == 32 && lim.maxBytes == 0 {
+		lim.maxBytes = math.MaxInt - frame.HeaderSize
+	}
+	s := &frame.Scanner{MaxBytes: lim.maxBytes, Allowed: lim.allowed}
+	var res result
+	var err error
+	for chunk := []byte(nil); err == nil && len(stream)+len(chunk) > 0; {
+		if len(chunk) == 0 {
+			n := next(len(stream))
+			chunk, stream = stream[:n], stream[n:]
+		}
+		var n int
+		var h frame.Header
+		var done bool
+		if n, h, done, err = s.Next(chunk); err != nil {
+			break
+		}
+		if done {
+			res.Frames = append(res.Frames, boundary{h, s.Offset() - h.Size()})
+		}
+		chunk = chunk[n:]
+	}
+	if err == nil {
+		err = s.Close()
+	}
+	res.Ended = s.Ended()
+	res.fail(err)
+	return res
+}
+
 func whole(left int) int  { return left }
 func single(left int) int { return 1 }
 

@@ -67,6 +67,34 @@ func (s *Scanner) Feed(p []byte, event func(Event)) error {
 	return s.err
 }
 
+// Next scans p up to the end of the frame that it begins or goes on with. It
+// returns how many bytes that is, all of p if the frame does not end in it, and the
+// frame's prefix once it is complete. It is [Scanner.Feed] for callers that look at
+// frames one by one; the two can be mixed.
+//
+// The error is the one that Feed would return; n is then of no use.
+func (s *Scanner) Next(p []byte) (n int, h Header, done bool, err error) {
+	rest := p
+	if s.have < HeaderSize && s.err == nil && len(p) > 0 {
+		rest = s.feedPrefix(p, nil)
+	}
+	if s.err != nil {
+		return len(p) - len(rest), Header{}, false, s.err
+	}
+	if s.have < HeaderSize {
+		return len(p), Header{}, false, nil
+	}
+	if s.left > 0 {
+		rest = s.feedPayload(rest)
+	}
+	if s.left > 0 {
+		return len(p), Header{}, false, nil
+	}
+	h = s.header
+	s.finish(nil)
+	return len(p) - len(rest), h, true, nil
+}
+
 // feedPrefix takes bytes of a prefix.
 func (s *Scanner) feedPrefix(p []byte, event func(Event)) []byte {
 	if s.ended {

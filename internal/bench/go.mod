@@ -1,0 +1,22 @@
+// Benchmarks against bare connect and grpc-go, and tests against grpc-go as a
+// peer. What they depend on stays away from users in a module of its own.
+module github.com/interconnect-go/interconnect/internal/bench
+
+go 1.26.0
+
+replace github.com/interconnect-go/interconnect => ../..
+
+require (
+	connectrpc.com/connect v1.21.1
+	github.com/klauspost/compress v1.20.3
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	github.com/interconnect-go/interconnect v0.0.0
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.48.0
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
