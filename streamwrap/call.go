@@ -127,6 +127,13 @@ func (c *Call) close() {
 	c.scope.finish(context.Canceled, nil)
 }
 
+// isOver reports whether the RPC has ended.
+func (c *Call) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
 // respond makes a unary client's response known.
 func (c *Call) respond(res connect.AnyResponse) {
 	c.mu.Lock()

@@ -247,6 +247,9 @@ func (c *clientConn) send(msg any) error {
 	if ended := c.s.guard.err(); ended != nil {
 		return ended
 	}
+	if c.s.call.isOver() {
+		return sendEOF() // its context ended with the RPC
+	}
 	return coded(err)
 }
 

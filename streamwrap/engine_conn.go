@@ -29,6 +29,7 @@ type engineConn struct {
 func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) *engineConn {
 	x := &clientExchange{engine: e, parent: ctx}
 	x.out = newOutbound(&x.sent, e.sendBuffer/2)
+	x.out.own = true
 	return &engineConn{
 		StreamingClientConn: next((*preparedContext)(x), spec),
 		engine:              e,

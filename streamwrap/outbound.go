@@ -40,6 +40,9 @@ type outbound struct {
 	err      error // what Read fails with
 	sendErr  error // what send fails with then
 	probing  bool
+	own      bool // a conn of the Engine's says when the request is complete
+	answered bool // the response was read to its end
+	filling  bool // Send has waiting, and adds a message
 }
 
 func newOutbound(m *meter, limit int) *outbound {
@@ -106,8 +109,19 @@ func (o *outbound) endOfPipe() error {
 		o.sendErr = o.err
 		return o.err
 	}
+	if o.own && !o.complete && !o.answered { // connect gave up on the response
+		o.err, o.sendErr = errPipeDropped, io.EOF
+		return o.err
+	}
 	o.drained = true
 	return io.EOF
+}
+
+// noteAnswer says that the response was read to its end.
+func (o *outbound) noteAnswer() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.answered = true
 }
 
 func (o *outbound) readQueue(p []byte) (int, error) {
@@ -122,7 +136,7 @@ func (o *outbound) readQueue(p []byte) (int, error) {
 		case o.waiting != nil && len(o.waiting.b) > 0:
 			o.leaving, o.waiting, o.offset = o.waiting, nil, 0
 			o.writable.Broadcast()
-		case o.complete:
+		case o.complete && !o.filling:
 			o.drained = true
 			return 0, io.EOF
 		default:
@@ -134,6 +148,7 @@ func (o *outbound) readQueue(p []byte) (int, error) {
 	if o.offset == len(o.leaving.b) {
 		o.leaving.release()
 		o.leaving = nil
+		o.writable.Broadcast()
 	}
 	return n, nil
 }
@@ -202,7 +217,7 @@ func (o *outbound) awaitQueue() {
 // send queues a message.
 func (o *outbound) send(f *framer, message any) error {
 	o.mu.Lock()
-	for o.err == nil && !o.closed && !o.complete && o.waiting != nil && len(o.waiting.b) >= o.limit {
+	for o.err == nil && !o.closed && !o.complete && o.full() {
 		o.probe()
 		o.writable.Wait()
 	}
@@ -211,20 +226,22 @@ func (o *outbound) send(f *framer, message any) error {
 		return err
 	}
 	b := o.waiting
-	o.waiting = nil
+	o.waiting, o.filling = nil, true
 	o.mu.Unlock()
 
 	b, h, err := f.append(b, message) // not under the lock: the transport may read
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if over := o.over(); over != nil {
+	o.filling = false
+	if o.err != nil || o.closed {
 		b.release()
-		return over
+		return o.over()
 	}
+	// The message came before a CloseRequest meanwhile.
+	o.readable.Signal()
 	if len(b.b) > 0 {
 		o.waiting = b
-		o.readable.Signal()
 	} else {
 		b.release()
 	}
@@ -232,6 +249,19 @@ func (o *outbound) send(f *framer, message any) error {
 		o.meter.count(h)
 	}
 	return err
+}
+
+// full reports whether Send has to wait: for half of the buffer, or all of it
+// if a message that is leaving is longer.
+func (o *outbound) full() bool {
+	waiting, leaving := 0, 0
+	if o.waiting != nil {
+		waiting = len(o.waiting.b)
+	}
+	if o.leaving != nil {
+		leaving = len(o.leaving.b) - o.offset
+	}
+	return waiting >= o.limit || waiting+leaving >= 2*o.limit
 }
 
 // over returns why nothing can be sent any more.
@@ -269,7 +299,7 @@ func (o *outbound) probe() {
 			_, err = pipe.Read(one)
 		}
 		o.mu.Lock()
-		complete := o.complete
+		complete := o.complete || o.answered
 		o.mu.Unlock()
 		if !complete && errors.Is(err, io.EOF) { // else the transport closed it
 			o.fail(errPipeDropped, io.EOF)
