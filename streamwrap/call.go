@@ -230,6 +230,9 @@ func (c *Call) served(ctx context.Context) *Exchange {
 	if !ok || !x.carries(c.spec) {
 		return nil
 	}
+	if other := x.call.Load(); other != nil && other != c {
+		return nil // of a handler that calls this one within the process
+	}
 	x.attach(c)
 	return x
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type coalescer struct {
 	limit int    // of waiting bytes
 	plain bool   // write and flush at once
 	solo  bool   // no goroutine
+
+	calls atomic.Int64 // of to, begun and ended: odd while one is under way
 
 	mu      sync.Mutex
 	changed sync.Cond // any of the following
@@ -64,7 +67,9 @@ func (c *coalescer) Write(p []byte) (n int, err error) {
 		return 0, err
 	}
 	if c.plain {
+		c.calls.Add(1)
 		n, err = c.to.Write(p)
+		c.calls.Add(1)
 	} else {
 		n, err = c.accept(p)
 	}
@@ -108,6 +113,8 @@ func (c *coalescer) Flush() error {
 	case err != nil:
 		return err
 	case c.plain:
+		c.calls.Add(1)
+		defer c.calls.Add(1)
 		return flush(c.to)
 	case c.busy:
 		c.asked = true
@@ -154,6 +161,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 	b := c.waiting
 	c.waiting, c.busy = nil, true
 	c.changed.Broadcast() // there is room
+	c.calls.Add(1)
 	c.mu.Unlock()
 	err := errUnwritten
 	defer func() {
@@ -161,6 +169,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 			b.release()
 		}
 		c.mu.Lock()
+		c.calls.Add(1)
 		if flushes {
 			c.flushed = time.Now()
 		}

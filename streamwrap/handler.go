@@ -193,7 +193,11 @@ func (c *handlerConn) end() {
 	if g.edge {
 		g.call.close() // the hooks' context ends first, so that none keeps End waiting
 	}
-	g.settle(terminal{result: connect.NewError(connect.CodeInternal, errLate)})
+	late := connect.NewError(connect.CodeInternal, errLate)
+	g.settle(terminal{result: late})
+	if x := g.call.exchange.Load(); x != nil && g.state.has(recvBusy) {
+		x.Interrupt(late) // HTTP/1 would wait for the goroutine that the handler left behind
+	}
 	c.awaitSend()
 }
 

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// flushPatience is how long what an interrupted handler has left to send may
-// take: its client may not read at all.
-const flushPatience = 5 * time.Second
+// stuckAfter is how long a write of an interrupted handler may take: its client
+// may not read at all.
+const stuckAfter = 5 * time.Second
 
 var (
 	errServed    = errors.New("request used after its handler returned")
@@ -40,7 +40,8 @@ type serverExchange struct {
 	served bool        // the handler returned
 	closed bool        // ServeHTTP returns: net/http goes on by itself
 	cut    bool        // by reset
-	timer  *time.Timer // bounds the last flush
+	timer  *time.Timer // watches an interrupted handler's writes
+	calls  int64       // how many there were when it last looked
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
@@ -169,7 +170,7 @@ func (x *serverExchange) interrupt(cause error) bool {
 	case x.closed:
 		return false
 	case x.served:
-		x.bound() // it is still sending
+		x.watch() // it is still sending
 		return false
 	case x.source.done.Load(), x.major == 1 && x.writer.wrote.Load():
 		return false
@@ -181,6 +182,7 @@ func (x *serverExchange) interrupt(cause error) bool {
 		x.failed.Store(nil)
 		return false
 	}
+	x.watch()
 	return true
 }
 
@@ -215,10 +217,26 @@ func (x *serverExchange) writeError(err error) error {
 	return err
 }
 
-// bound bounds the last flush.
-func (x *serverExchange) bound() {
+// watch begins to watch over writes. The handler may go on sending as long as it
+// wants to, but no longer wait for a client that does not read.
+func (x *serverExchange) watch() {
 	if x.timer == nil {
-		x.timer = time.AfterFunc(flushPatience, func() { x.reset(errStuck) })
+		x.calls = x.writer.out.calls.Load()
+		x.timer = time.AfterFunc(stuckAfter, x.checkStuck)
+	}
+}
+
+func (x *serverExchange) checkStuck() {
+	x.mu.Lock()
+	calls := x.writer.out.calls.Load()
+	stuck := calls == x.calls && calls%2 == 1
+	x.calls = calls
+	if !stuck && !x.closed {
+		x.timer.Reset(stuckAfter)
+	}
+	x.mu.Unlock()
+	if stuck {
+		x.reset(errStuck)
 	}
 }
 
@@ -276,9 +294,6 @@ func (x *serverExchange) handlerReturned(normally bool) {
 		x.headersLeave(http.StatusOK) // net/http sends them
 	}
 	x.served = true
-	if x.failed.Load() != nil {
-		x.bound()
-	}
 }
 
 // serverBody is the body of the request that the handler reads.

@@ -37,7 +37,10 @@ func (c *Call) wireReceived() wire {
 
 // since tells the message how it travelled, if it is the only one since before.
 func (w wire) since(before wire, m *Message) {
-	if w.x == nil || w.frames != before.frames+1 || w.x != before.x && before.x != nil {
+	if w.x != before.x { // another attempt, or the first
+		before = wire{}
+	}
+	if w.x == nil || w.frames != before.frames+1 {
 		return
 	}
 	m.WireBytes = int(w.frameBytes - before.frameBytes)
