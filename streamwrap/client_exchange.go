@@ -257,6 +257,9 @@ func (*clientExchange) interrupt(error) bool { return false }
 
 // reset implements exchangeSide.
 func (x *clientExchange) reset(cause error) bool {
+	if call := x.call.Load(); call != nil {
+		return call.Abort(cause) // which ends the request's context too
+	}
 	failed := x.out != nil && x.out.fail(cause, cause)
 	x.mu.Lock()
 	res := x.result

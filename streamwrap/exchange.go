@@ -166,7 +166,8 @@ func (x *Exchange) Interrupt(cause error) bool { return x.side.interrupt(exchang
 
 // Reset cuts the exchange off: blocked reads and writes return the cause, and
 // the other side sees a reset stream, or with HTTP/1 a closed connection, and
-// no status. It reports false if there is nothing left to cut.
+// no status. It reports false if there is nothing left to cut. On clients it is
+// [Call.Abort], if there is a Call.
 func (x *Exchange) Reset(cause error) bool { return x.side.reset(exchangeCause(cause)) }
 
 func exchangeCause(cause error) error {
