@@ -87,9 +87,11 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 	}
 	if streams(r) {
 		x.prepareStream(r)
-		x.watch(call)
 	} else if r.ContentLength > 0 && (call != nil || x.observed) {
 		x.prepareWhole(r)
+	}
+	if x.out != nil || x.observed {
+		x.watch(call)
 	}
 	if call != nil {
 		x.intercepted.Store(true) // by the interceptor that made it
@@ -119,13 +121,16 @@ func (x *clientExchange) watch(call *Call) {
 
 func (x *clientExchange) contextEnded() {
 	err := contextError(x.ctx.Err(), context.Cause(x.ctx))
-	x.out.fail(err, err)
+	if x.out != nil {
+		x.out.fail(err, err)
+	}
 	x.mu.Lock()
 	x.late = true
 	begun := x.result != nil
 	x.mu.Unlock()
 	if begun {
 		_ = x.in.Close() // the transport may wait for flow control
+		x.over(err)
 	}
 }
 
@@ -194,6 +199,7 @@ func (x *clientExchange) respond(res *http.Response) {
 	x.mu.Unlock()
 	if canceled {
 		_ = x.in.Close()
+		x.over(contextError(x.ctx.Err(), context.Cause(x.ctx)))
 	}
 }
 
@@ -228,14 +234,30 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		}
 		x.over(nil)
 	default:
-		x.over(coded(err))
+		x.over(x.why(coded(err)))
 	}
 	return n, err
 }
 
 func (b *clientBody) Close() error {
 	err := b.in.Close()
-	(*clientExchange)(b).over(connect.NewError(connect.CodeCanceled, errClosed))
+	x := (*clientExchange)(b)
+	x.over(x.why(connect.NewError(connect.CodeCanceled, errClosed)))
+	return err
+}
+
+// why returns why the response ends early: the end of the context, or err.
+func (x *clientExchange) why(err error) error {
+	if call := x.call.Load(); call != nil && call.client != nil {
+		// Not the context's own error, which waits for the stream to be closed.
+		if ended := call.client.guard.ended(); ended != nil {
+			return ended
+		}
+		return err
+	}
+	if ctxErr := x.ctx.Err(); ctxErr != nil {
+		return contextError(ctxErr, context.Cause(x.ctx))
+	}
 	return err
 }
 

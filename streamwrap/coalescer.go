@@ -200,10 +200,14 @@ func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
 	return flush(c.to)
 }
 
-// inform sends an informational response.
+// inform passes on a status that does not begin the response: an informational
+// one, or one that comes too late, about which net/http complains.
 func (c *coalescer) inform(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for c.busy {
+		c.changed.Wait()
+	}
 	if c.usable() == nil {
 		c.to.WriteHeader(status)
 	}

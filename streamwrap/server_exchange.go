@@ -9,9 +9,12 @@ import (
 	"time"
 )
 
-// stuckAfter is how long a write of an interrupted handler may take: its client
-// may not read at all.
-const stuckAfter = 5 * time.Second
+// A write of an interrupted handler is stuck if it is still the same one after so
+// many looks, five seconds: its client may not read at all.
+const (
+	stuckLook  = time.Second
+	stuckLooks = 5
+)
 
 var (
 	errServed    = errors.New("request used after its handler returned")
@@ -42,6 +45,7 @@ type serverExchange struct {
 	cut    bool        // by reset
 	timer  *time.Timer // watches an interrupted handler's writes
 	calls  int64       // how many there were when it last looked
+	looks  int         // how often it has found as many
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
@@ -84,7 +88,8 @@ func (a *serverAddr) String() string  { return a.remoteAddr }
 
 // writeHeader sends the headers, with those that were staged.
 func (x *serverExchange) writeHeader(status int) {
-	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+	informational := status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+	if informational || x.writer.wrote.Load() {
 		x.writer.out.inform(status)
 		return
 	}
@@ -222,17 +227,22 @@ func (x *serverExchange) writeError(err error) error {
 func (x *serverExchange) watch() {
 	if x.timer == nil {
 		x.calls = x.writer.out.calls.Load()
-		x.timer = time.AfterFunc(stuckAfter, x.checkStuck)
+		x.timer = time.AfterFunc(stuckLook, x.look)
 	}
 }
 
-func (x *serverExchange) checkStuck() {
+func (x *serverExchange) look() {
 	x.mu.Lock()
 	calls := x.writer.out.calls.Load()
-	stuck := calls == x.calls && calls%2 == 1
-	x.calls = calls
+	underWay := calls%2 == 1
+	if underWay && calls == x.calls {
+		x.looks++
+	} else {
+		x.calls, x.looks = calls, 0
+	}
+	stuck := x.looks == stuckLooks
 	if !stuck && !x.closed {
-		x.timer.Reset(stuckAfter)
+		x.timer.Reset(stuckLook)
 	}
 	x.mu.Unlock()
 	if stuck {
