@@ -33,7 +33,8 @@ import (
 //
 // A stream holds buffers, from a pool, only while bytes are on their way: at
 // most [WithReadBuffer] for receiving, and [WithSendBuffer] and one message for
-// sending. An idle stream has no buffer, no goroutine and no timer.
+// sending. A stream that waits for a message has 128 bytes, and an idle stream no
+// goroutine and no timer.
 //
 // # What must be told twice
 //
