@@ -70,7 +70,8 @@ func (c *Call) Abort(cause error) (enforced bool) {
 // Enforceable reports whether Abort interrupts operations that are blocked.
 // Clients: always. Handlers: behind an [Engine], if the server's ResponseWriter
 // knows deadlines, as net/http's does. A handler that is blocked in Send is not
-// interrupted, since what it returns could not be sent; see [Exchange.Reset].
+// interrupted, since what it returns could not be sent, unless its client reads
+// nothing for five to ten seconds. See [Exchange.Reset] for less patience.
 func (c *Call) Enforceable() bool {
 	if c.spec.IsClient {
 		return true

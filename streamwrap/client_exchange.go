@@ -181,12 +181,7 @@ func (x *clientExchange) gotConn(info httptrace.GotConnInfo) {
 
 // respond notes the response and puts its body behind the exchange's.
 func (x *clientExchange) respond(res *http.Response) {
-	var contentType string
-	if values := res.Header["Content-Type"]; len(values) > 0 {
-		contentType = values[0]
-	}
-	p, _ := parseContentType(contentType)
-	x.received.begin(p.framed(), x.observed)
+	x.received.begin(protocolOf(res.Header).framed(), x.observed)
 	x.in.src = res.Body
 	if res.Body == nil {
 		x.in.src = http.NoBody

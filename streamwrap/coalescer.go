@@ -16,6 +16,10 @@ const burstGap = 20 * time.Microsecond
 // the messages come just fast enough to look like one, and not to be joined.
 const aloneAfter = 32
 
+// maxPiece is how much is written at once, so that one can tell a slow client
+// from one that does not read.
+const maxPiece = 128 << 10
+
 // coalescer writes to a ResponseWriter what was written to it, in fewer and
 // larger pieces.
 //
@@ -32,6 +36,7 @@ type coalescer struct {
 	solo  bool   // no goroutine
 
 	calls atomic.Int64 // of to, begun and ended: odd while one is under way
+	piece atomic.Int64 // what is being written
 
 	mu      sync.Mutex
 	changed sync.Cond // any of the following
@@ -68,7 +73,7 @@ func (c *coalescer) Write(p []byte) (n int, err error) {
 	}
 	if c.plain {
 		c.calls.Add(1)
-		n, err = c.to.Write(p)
+		n, err = c.write(p)
 		c.calls.Add(1)
 	} else {
 		n, err = c.accept(p)
@@ -185,12 +190,12 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 
 func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
 	if b != nil {
-		if _, err := c.to.Write(b.b); err != nil {
+		if _, err := c.write(b.b); err != nil {
 			return err
 		}
 	}
 	if len(p) > 0 {
-		if _, err := c.to.Write(p); err != nil {
+		if _, err := c.write(p); err != nil {
 			return err
 		}
 	}
@@ -198,6 +203,20 @@ func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
 		return nil
 	}
 	return flush(c.to)
+}
+
+// write writes p piece by piece, each of which counts as a call of its own.
+func (c *coalescer) write(p []byte) (n int, err error) {
+	for {
+		piece := p[n:min(len(p), n+maxPiece)]
+		c.piece.Store(int64(len(piece)))
+		wrote, err := c.to.Write(piece)
+		n += wrote
+		if err != nil || n >= len(p) || wrote < len(piece) {
+			return n, err
+		}
+		c.calls.Add(2)
+	}
 }
 
 // inform passes on a status that does not begin the response: an informational

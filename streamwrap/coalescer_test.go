@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,19 +96,28 @@ func TestCoalescerIdlesWithoutBufferAndGoroutine(t *testing.T) {
 }
 
 // TestCoalescerIsNotStuckInABurst: the end of a handler must tell its own
-// goroutine, which writes as long as the client takes, from one of the handler's.
+// goroutine, which writes as long as the client takes, from one of the handler's,
+// also at a moment at which that goroutine holds the lock.
 func TestCoalescerIsNotStuckInABurst(t *testing.T) {
 	t.Parallel()
-	c := newCoalescer(&sink{}, 64<<10)
-	message := frameOf(16)
-	for i := range 100_000 {
-		_, _ = c.Write(message)
-		_ = c.Flush()
-		if c.stuck() {
-			t.Fatalf("stuck after message %d, and nobody else writes", i)
+	for range 20 {
+		c := newCoalescer(&sink{}, 64<<10)
+		c.busy, c.burst = true, true
+		c.mu.Lock()
+		asking, stuck := make(chan struct{}), make(chan bool)
+		go func() {
+			close(asking)
+			stuck <- c.stuck()
+		}()
+		<-asking
+		for range 100 {
+			runtime.Gosched()
+		}
+		c.mu.Unlock()
+		if <-stuck {
+			t.Fatal("stuck, and nobody else writes")
 		}
 	}
-	c.finish(false, false)
 }
 
 // TestCoalescerIsStuckInAWrite: a goroutine of the handler's writes by itself.
@@ -255,9 +265,10 @@ func TestReaderReleasesWhenClosed(t *testing.T) {
 		for _, reading := range []bool{true, false} {
 			hold := make(chan struct{})
 			var in inbound
-			src := &watched{parts: []string{string(frameOf(9000))[:6000]}}
+			message := string(frameOf(9000))
+			src := &watched{parts: []string{message[:6000], message[6000:]}}
 			src.before = func(int) {
-				if len(src.parts) == 0 {
+				if len(src.parts) == 1 {
 					<-hold
 				}
 			}

@@ -14,6 +14,9 @@ type engineClient struct {
 
 // Do implements [connect.HTTPClient].
 func (c *engineClient) Do(r *http.Request) (*http.Response, error) {
+	if c.engine.leavesAlone(r) {
+		return c.client.Do(r)
+	}
 	x := c.engine.take(r)
 	res, err := c.client.Do(x.prepare(r))
 	if err != nil {
@@ -25,6 +28,18 @@ func (c *engineClient) Do(r *http.Request) (*http.Response, error) {
 	}
 	x.respond(res)
 	return res, nil
+}
+
+// leavesAlone reports whether there is nothing to do for a request: it and its
+// response are sent whole, and nobody can ask for its exchange.
+func (e *Engine) leavesAlone(r *http.Request) bool {
+	if streams(r) || len(e.observers) > 0 {
+		return false
+	}
+	if _, called := CallFromContext(r.Context()); called {
+		return false
+	}
+	return !protocolOf(r.Header).framed()
 }
 
 // requestError codes the error of a request without a response, as connect does.

@@ -356,21 +356,35 @@ func TestEngineSetResponseHeaderRaces(t *testing.T) {
 	})
 }
 
-// askExchange calls everything that tells something, until it is told to stop.
-func askExchange(stop <-chan struct{}, x func() (*streamwrap.Exchange, bool)) {
+// exchangeQuestions are the methods that tell something. Each has a goroutine of
+// its own, lest the mutex of one hides the race of another.
+var exchangeQuestions = []func(x *streamwrap.Exchange){
+	func(x *streamwrap.Exchange) { _, _, _ = x.IsClient(), x.Method(), x.Path() },
+	func(x *streamwrap.Exchange) { _ = x.Protocol() },
+	func(x *streamwrap.Exchange) { _, _ = x.HTTPVersion() },
+	func(x *streamwrap.Exchange) { _ = x.TLS() },
+	func(x *streamwrap.Exchange) { _ = x.RemoteAddr() },
+	func(x *streamwrap.Exchange) { _ = x.Status() },
+	func(x *streamwrap.Exchange) { _ = x.Sent() },
+	func(x *streamwrap.Exchange) { _ = x.Received() },
+	func(x *streamwrap.Exchange) {
+		if !x.IsClient() {
+			_ = x.RequestHeader().Get("Content-Type")
+		}
+	},
+	func(x *streamwrap.Exchange) { _ = x.SetResponseHeader("Conntest-Set", "set") },
+}
+
+// askExchange asks one question again and again, until it is told to stop.
+func askExchange(stop <-chan struct{}, call *streamwrap.Call, ask func(*streamwrap.Exchange)) {
 	for {
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		if x, ok := x(); ok {
-			_ = exchangeFacts(x)
-			_, _, _ = x.RemoteAddr(), x.Sent(), x.Received()
-			if !x.IsClient() {
-				_ = x.RequestHeader().Get("Content-Type")
-				_ = x.SetResponseHeader("Conntest-Set", "set")
-			}
+		if x, ok := call.Exchange(); ok {
+			ask(x)
 		}
 		time.Sleep(time.Microsecond)
 	}
@@ -387,8 +401,8 @@ func TestEngineExchangeConcurrentUse(t *testing.T) {
 		asking := func() *streamwrap.Interceptor {
 			return streamwrap.NewInterceptor(streamwrap.Hooks[wireLife]{
 				Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *wireLife, error) {
-					for range 2 {
-						wg.Go(func() { askExchange(stop, call.Exchange) })
+					for _, ask := range exchangeQuestions {
+						wg.Go(func() { askExchange(stop, call, ask) })
 					}
 					return nil, nil, nil
 				},

@@ -539,5 +539,9 @@ func TestEngineExchangeSizesOfLostMessages(t *testing.T) {
 		if !slices.Equal(life.sent, want) || life.end.SentBytes != sum(want) || len(log.Messages()) != len(want) {
 			t.Errorf("sent %v, %d bytes in the end, want %v", life.sent, life.end.SentBytes, want)
 		}
+		x, _ := life.call.Exchange()
+		if got := x.Sent(); got.Frames != int64(len(want)) || got.FrameBytes != sum(want) {
+			t.Errorf("the exchange has sent %+v, want %v", got, want)
+		}
 	})
 }

@@ -10,7 +10,6 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -556,12 +555,15 @@ func TestEngineAborts(t *testing.T) {
 		w := newRecorder(t)
 		let := held(w)
 		var value any
-		served := make(chan struct{})
+		served, step := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(served)
 			defer func() { value = recover() }()
 			serving(w, conntest.Connect, serverStream(func(_ context.Context, stream *connect.ServerStream[conntest.Message]) error {
-				for range 10 {
+				for i := range 10 {
+					if i == 2 {
+						<-step
+					}
 					if err := stream.Send(conntest.Text("message")); err != nil {
 						t.Error(err)
 					}
@@ -570,7 +572,9 @@ func TestEngineAborts(t *testing.T) {
 			}))
 		}()
 		let()
-		synctest.Wait() // the second message is being flushed, the others wait
+		synctest.Wait() // the second message is being flushed
+		close(step)
+		synctest.Wait() // the others wait
 		_ = w.Events()
 		let()
 		<-served
@@ -923,25 +927,18 @@ func TestEngineLeavesNoGoroutine(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: downloads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		release := make(chan struct{})
 		label := t.Name()
-		var burst sync.WaitGroup
-		burst.Add(1)
-		srv := c.Start(t, behindEngine(sending(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		v := newValve()
+		srv := c.Start(t, v.around(behindEngine(sending(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 			// Goroutines inherit labels.
 			pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels("stream", label)))
-			for range 100 {
-				if err := conn.Send(conntest.Text(strings.Repeat("x", 1000))); err != nil {
-					t.Error(err)
-				}
-			}
-			burst.Done()
+			v.burst(t, conn)
 			<-release
 			return nil
-		})))
+		}))))
 		conn := download(t.Context(), t, c.Clients(srv), c.Kind)
-		for range 100 {
+		for range burstMessages {
 			_ = receiveText(t, conn)
 		}
-		burst.Wait()
 		synctest.Wait()
 		if n := labelled(t, label); n != 1 {
 			t.Errorf("%d goroutines, want the handler's", n)

@@ -23,11 +23,11 @@ type Exchange struct {
 	side exchangeSide
 
 	client   bool
-	observed bool // somebody wants to know the code at the end
+	observed bool     // somebody wants to know the code at the end
+	protocol protocol // of the request
 	method   string
 	path     string
 	header   http.Header
-	protocol protocol // of the request
 
 	sent, received meter
 
@@ -65,13 +65,9 @@ func ExchangeFromContext(ctx context.Context) (*Exchange, bool) {
 
 // begin sets what is known from the start.
 func (x *Exchange) begin(e *Engine, side exchangeSide, r *http.Request, client bool) {
-	var contentType string
-	if values := r.Header["Content-Type"]; len(values) > 0 {
-		contentType = values[0]
-	}
 	x.side, x.client, x.observed = side, client, len(e.observers) > 0
 	x.method, x.path, x.header = r.Method, r.URL.Path, r.Header
-	x.protocol, _ = parseContentType(contentType)
+	x.protocol = protocolOf(r.Header)
 }
 
 // carries reports whether this exchange is one of an RPC.
@@ -153,11 +149,13 @@ func (x *Exchange) SetResponseHeader(key, value string) bool {
 // Interrupt makes a blocked read of the request's body return the cause, and
 // every later one: a handler's Receive, which hands on the same *[connect.Error].
 // What the handler returns still reaches the client. A handler that is blocked
-// in Send stays so: see Reset.
+// in Send stays so: see Reset. But from now on its client must read: when a
+// write makes no progress for five to ten seconds, depending on its size, the
+// exchange is reset.
 //
 // [Call.Abort] does this and ends the handler's context; Interrupt is for handlers
-// without an interceptor. It reports whether reads are interrupted. It does nothing and returns false on
-// clients, where Call.Abort is the way; when the body was read to its end or the
+// without an interceptor. It reports whether reads are interrupted. They are not
+// on clients, where Call.Abort is the way; when the body was read to its end or the
 // handler has returned; on HTTP/1 once the response has begun, because that
 // would harm the connection; and if the server's ResponseWriter knows no
 // deadlines. The first cause wins. On HTTP/1 the connection is not used again,

@@ -93,7 +93,7 @@ func (x *Exchange) code(e *Engine, trailer http.Header) connect.Code {
 	if !x.client {
 		meter = &x.sent
 	}
-	p, _ := parseContentType(answer.Get("Content-Type"))
+	p := protocolOf(answer)
 	switch p {
 	case connectStream:
 		if status != http.StatusOK {

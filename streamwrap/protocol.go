@@ -26,6 +26,12 @@ const (
 	unaryPrefix         = "application/"
 )
 
+// protocolOf returns the protocol of a body with these headers.
+func protocolOf(h http.Header) protocol {
+	p, _ := parseContentType(h.Get("Content-Type"))
+	return p
+}
+
 // parseContentType returns the protocol and the codec of a Content-Type as
 // connect writes it. To connect, any unary content type is "application/" and
 // the codec's name.

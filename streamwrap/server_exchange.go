@@ -10,10 +10,12 @@ import (
 )
 
 // A write of an interrupted handler is stuck if it is still the same one after so
-// many looks, five seconds: its client may not read at all.
+// many looks, five seconds, and one more for every stuckBytes of it: its client
+// may not read at all.
 const (
 	stuckLook  = time.Second
 	stuckLooks = 5
+	stuckBytes = 32 << 10
 )
 
 var (
@@ -115,13 +117,9 @@ func (x *serverExchange) headersLeave(status int) {
 		h.Set("Connection", "close") // an interrupted one cannot be used again
 	}
 	x.status, x.answer = status, h
-	var contentType string
-	if values := h["Content-Type"]; len(values) > 0 {
-		contentType = values[0]
-	}
-	p, _ := parseContentType(contentType)
-	x.sent.begin(p.framed(), x.observed)
-	x.writer.out.plain = !p.framed()
+	framed := protocolOf(h).framed()
+	x.sent.begin(framed, x.observed)
+	x.writer.out.plain = !framed
 }
 
 // noteBody keeps the beginning of a response that tells of an error.
@@ -174,10 +172,8 @@ func (x *serverExchange) interrupt(cause error) bool {
 	switch {
 	case x.closed:
 		return false
-	case x.served:
-		x.watch() // it is still sending
-		return false
-	case x.source.done.Load(), x.major == 1 && x.writer.wrote.Load():
+	case x.served, x.source.done.Load(), x.major == 1 && x.writer.wrote.Load():
+		x.watch() // there is nothing to read, but it may still be sending
 		return false
 	}
 	if !x.failed.CompareAndSwap(nil, &cause) {
@@ -240,7 +236,7 @@ func (x *serverExchange) look() {
 	} else {
 		x.calls, x.looks = calls, 0
 	}
-	stuck := x.looks == stuckLooks
+	stuck := x.looks >= stuckLooks+int(x.writer.out.piece.Load()/stuckBytes)
 	if !stuck && !x.closed {
 		x.timer.Reset(stuckLook)
 	}

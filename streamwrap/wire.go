@@ -57,7 +57,7 @@ func (x *Exchange) receivedUnary(m *Message) {
 		x.mu.Lock()
 		h = x.answer
 		x.mu.Unlock()
-		p, _ = parseContentType(h.Get("Content-Type"))
+		p = protocolOf(h)
 	}
 	x.received.unary(p, h, m)
 }
