@@ -1,0 +1,309 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// call is one RPC and its attempts: what all kinds of RPC share. One goroutine at a
+// time uses it.
+type call struct {
+	i      *Interceptor
+	policy *Policy
+	spec   connect.Spec
+	ctx    context.Context // the RPC's
+	server string
+
+	number      int // of the last attempt
+	counted     int // attempts
+	transparent int // attempts that do not count
+	exponent    int // retries since the server last said when
+	delay       time.Duration
+	nested      bool // a handler makes it that serves a retry
+
+	mu      sync.Mutex // guards what follows: a stream is closed from anywhere
+	begun   bool       // the Budget knows of the RPC
+	history []Attempt
+	over    bool // no retry is left, or the Budget refused one
+}
+
+// try is an attempt that is under way.
+type try struct {
+	Attempt
+
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	header  http.Header // of this attempt only
+	trace   trace
+	end     func(error)
+	release func()
+	timer   *time.Timer
+	answer  atomic.Pointer[foreign]
+	counted bool      // the Budget knows of its success
+	over    sync.Once // its end
+}
+
+func (i *Interceptor) newCall(ctx context.Context, spec connect.Spec, server string) call {
+	policy, ok := ctx.Value(policyKey{}).(*Policy)
+	if !ok {
+		policy = i.policyOf(spec.Procedure)
+	}
+	return call{i: i, policy: policy, spec: spec, ctx: ctx, server: server, nested: PreviousAttempts(ctx) > 0}
+}
+
+// verdict is what becomes of an RPC after an attempt has failed.
+type verdict struct {
+	again       bool
+	transparent bool
+	asked       bool // the server asked for the delay
+	stop        bool // the server asked to stop
+	fatal       bool // another attempt would not come out otherwise
+	delay       time.Duration
+}
+
+// begin begins the next attempt.
+func (c *call) begin(v verdict, hedge bool, release func()) *try {
+	c.number++
+	if v.transparent {
+		c.transparent++
+	} else {
+		c.counted++
+	}
+	t := &try{release: release}
+	t.trace.marshaled = make(chan struct{})
+	t.Attempt = Attempt{Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge, Start: time.Now()}
+	a := &streamwrap.Attempt{
+		Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge,
+		Header: make(http.Header),
+	}
+	if last := c.last(); last != nil {
+		a.Previous = last.Err
+	}
+	if c.counted > 1 {
+		a.Header.Set(attemptsKey, strconv.Itoa(c.counted-1))
+	}
+	t.ctx, t.cancel = context.WithCancelCause(context.WithValue(c.ctx, tryKey{}, t))
+	t.ctx, t.end = streamwrap.BeginAttempt(t.ctx, a)
+	t.ctx = t.trace.watch(t.ctx, 1+c.policy.MaxTransportRetries, func() { t.cancel(errStorm) })
+	t.header = a.Header
+	c.notify(Event{Kind: Began, Attempt: t.Attempt})
+	return t
+}
+
+// limit begins the attempt's own time. It is the stop of a timer, not a deadline:
+// a stream's ends with its first message.
+func (t *try) limit(timeout time.Duration) {
+	if timeout > 0 {
+		t.timer = time.AfterFunc(timeout, func() { t.cancel(errAttemptTimeout) })
+	}
+}
+
+// stop ends the attempt's own time.
+func (t *try) stop() {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+// setHeader adds the headers of this attempt to the request's.
+func (t *try) setHeader(h http.Header) { maps.Copy(h, t.header) }
+
+// admit asks the Budget for the first attempt.
+func (c *call) admit() error {
+	ok := c.i.budget.Begin(c.server)
+	c.mu.Lock()
+	c.begun, c.over = ok, !ok
+	c.mu.Unlock()
+	if ok {
+		return nil
+	}
+	c.notify(Event{Kind: Throttled})
+	return connect.NewError(connect.CodeUnavailable, errThrottled)
+}
+
+// done tells the Budget that the RPC is over.
+func (c *call) done() {
+	c.mu.Lock()
+	begun := c.begun
+	c.begun = false
+	c.mu.Unlock()
+	if begun {
+		c.i.budget.Done(c.server)
+	}
+}
+
+// last returns the last attempt that is over, nil if there is none.
+func (c *call) last() *Attempt {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.history) == 0 {
+		return nil
+	}
+	return &c.history[len(c.history)-1]
+}
+
+// exhaust notes that there will be no more attempts.
+func (c *call) exhaust() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+// finish ends an attempt, and says what becomes of the RPC.
+func (c *call) finish(t *try, err error) (v verdict, release func()) {
+	t.stop()
+	class := c.classify(t, err)
+	v, retryable := c.judge(class, err, t.said(class, err))
+	if v.again && !v.transparent {
+		var ok bool
+		if release, ok = c.i.budget.Extra(c.server); !ok {
+			v.again = false
+			c.exhaust()
+			c.notify(Event{Kind: Throttled, Attempt: t.Attempt})
+		}
+	}
+	c.record(t, class, err, retryable, v)
+	return v, release
+}
+
+// classify returns the class of an attempt's error.
+func (c *call) classify(t *try, err error) Class {
+	known := t.trace.read()
+	known.Ended, known.Cause = c.ctx.Err(), context.Cause(t.ctx)
+	class := Classify(err, known)
+	if class == Transport && known.Cause == nil && t.answer.Load() != nil {
+		return Wire // of a proxy
+	}
+	return class
+}
+
+// said returns what whoever answered says about trying again.
+func (t *try) said(class Class, err error) pushback {
+	if class != Wire {
+		return pushback{}
+	}
+	if e := (*connect.Error)(nil); connect.IsWireError(err) && errors.As(err, &e) {
+		return pushbackOf(e, time.Now())
+	}
+	if answer := t.answer.Load(); answer != nil {
+		if delay, ok := retryAfter(answer.retryAfter, time.Now()); ok {
+			return pushback{invited: true, delay: delay, spread: true}
+		}
+	}
+	return pushback{}
+}
+
+// record notes an attempt that is over.
+func (c *call) record(t *try, class Class, err error, retryable bool, v verdict) {
+	t.over.Do(func() {
+		t.Class, t.Err, t.Elapsed = class, err, time.Since(t.Start)
+		t.Connections, t.Reused = int(t.trace.connections.Load()), t.trace.reused.Load()
+		c.mu.Lock()
+		c.history = append(c.history, t.Attempt)
+		c.mu.Unlock()
+		if !t.counted {
+			c.i.budget.End(c.server, class, retryable)
+		}
+		spend(t.release)
+		next := time.Duration(-1)
+		if v.again {
+			next = v.delay
+		}
+		c.notify(Event{Kind: Ended, Attempt: t.Attempt, Next: next})
+		t.end(err)
+	})
+}
+
+// judge decides whether an RPC that failed is tried again, and when. Retryable
+// reports whether it could be, were there attempts left.
+func (c *call) judge(class Class, err error, said pushback) (v verdict, retryable bool) {
+	if class == Success {
+		return verdict{}, false
+	}
+	again, transparent := c.policy.permits(class, connect.CodeOf(err), c.policy.safetyOf(c.spec), said.invited)
+	if !again || said.stop || c.nested && !transparent {
+		return verdict{stop: said.stop, fatal: !again && !said.stop}, again || said.stop
+	}
+	v = verdict{again: true, transparent: transparent}
+	if transparent && c.transparent >= c.policy.MaxTransportRetries {
+		v.transparent = false // from now on it counts
+	}
+	if !v.transparent && c.counted >= c.policy.MaxAttempts {
+		c.exhaust()
+		return verdict{}, true
+	}
+	switch {
+	case said.invited:
+		v.delay, v.asked, c.exponent = said.wait(), true, 0
+		if v.delay > c.policy.MaxServerDelay {
+			return verdict{}, true
+		}
+	case v.transparent && c.transparent == 0: // the first one is for free
+	default:
+		c.exponent++
+		v.delay = c.policy.Backoff(c.exponent, c.delay)
+	}
+	c.delay = v.delay
+	if deadline, ok := c.ctx.Deadline(); ok && time.Until(deadline) < v.delay+c.policy.MinRemaining {
+		return verdict{}, true
+	}
+	return v, true
+}
+
+// wait waits before the next attempt. It returns false, and the RPC's error, if the
+// RPC ended meanwhile.
+func (c *call) wait(delay time.Duration, closed <-chan struct{}, last error) (bool, error) {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ctx.Done():
+	case <-closed:
+		return false, last
+	}
+	err := c.ctx.Err()
+	if err == nil {
+		return true, nil
+	}
+	code := connect.CodeCanceled
+	if errors.Is(err, context.DeadlineExceeded) {
+		code = connect.CodeDeadlineExceeded
+	}
+	return false, connect.NewError(code, fmt.Errorf("%w, while waiting to try again after: %w", err, last))
+}
+
+// spend gives back what the Budget has lent for an attempt that is not made.
+func spend(release func()) {
+	if release != nil {
+		release()
+	}
+}
+
+// failed returns the error that the RPC's caller gets.
+func (c *call) failed(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.history) < 2 && !c.over {
+		return err
+	}
+	return &failure{error: err, attempts: slices.Clone(c.history), over: c.over}
+}
+
+func (c *call) notify(e Event) {
+	if c.i.observe != nil {
+		e.Spec = c.spec
+		c.i.observe(c.ctx, e)
+	}
+}

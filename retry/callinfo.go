@@ -1,0 +1,78 @@
+package retry
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"sync"
+
+	"connectrpc.com/connect"
+)
+
+// hedges reports whether attempts can run beside each other: requests can be copied,
+// and the caller's CallInfo told of the winner's.
+var hedges = copies && callInfoTold()
+
+// maskedCallInfo is a context that hides the caller's [connect.CallInfo] from
+// connect, which would write to it for each attempt, concurrently.
+type maskedCallInfo struct {
+	context.Context
+
+	mu   sync.Mutex
+	info connect.CallInfo // nil: nobody wants to know
+}
+
+func maskCallInfo(ctx context.Context) *maskedCallInfo { return &maskedCallInfo{Context: ctx} }
+
+func (m *maskedCallInfo) Value(key any) any {
+	value := m.Context.Value(key)
+	info, ok := value.(connect.CallInfo)
+	if !ok || !info.Spec().IsClient {
+		return value
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.info = info
+	return nil
+}
+
+// answer tells the caller's CallInfo of the attempt that won.
+func (m *maskedCallInfo) answer(method string, res connect.AnyResponse) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.info != nil {
+		tellCallInfo(m.info, method, winner{res})
+	}
+}
+
+// winner is where a CallInfo has headers from.
+type winner struct{ res connect.AnyResponse }
+
+func (a winner) ResponseHeader() http.Header  { return a.res.Header() }
+func (a winner) ResponseTrailer() http.Header { return a.res.Trailer() }
+
+func tellCallInfo(info connect.CallInfo, method string, source any) {
+	fields := reflect.ValueOf(info).Elem()
+	set := func(name string, value any) {
+		field := fields.FieldByName(name)
+		reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Elem().Set(reflect.ValueOf(value))
+	}
+	set("method", method)
+	set("responseSource", source)
+}
+
+// callInfoTold tries it.
+func callInfoTold() (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	_, info := connect.NewClientContext(context.Background())
+	res := connect.NewResponse(&struct{}{})
+	res.Header().Set("Key", "header")
+	res.Trailer().Set("Key", "trailer")
+	tellCallInfo(info, http.MethodGet, winner{res})
+	return info.HTTPMethod() == http.MethodGet &&
+		info.ResponseHeader().Get("Key") == "header" && info.ResponseTrailer().Get("Key") == "trailer"
+}

@@ -1,0 +1,117 @@
+package retry
+
+import (
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// hedge makes attempts beside each other: another one after a while without an
+// answer, or at once when one failed in a way that the next may not.
+func (u *unary) hedge() (connect.AnyResponse, error) {
+	h := &hedged{unary: u, answers: make(chan answer, u.policy.MaxAttempts+u.policy.MaxTransportRetries)}
+	h.info = maskCallInfo(u.ctx)
+	u.ctx = h.info
+	defer h.stop()
+	h.start(verdict{}, nil)
+	return h.race()
+}
+
+// hedged is a unary RPC whose attempts run beside each other.
+type hedged struct {
+	*unary
+
+	info    *maskedCallInfo
+	answers chan answer
+	running []*try
+	release func() // of the attempt to come, if one failed
+}
+
+// answer is how an attempt came out.
+type answer struct {
+	t   *try
+	req connect.AnyRequest
+	res connect.AnyResponse
+	err error
+}
+
+// start begins an attempt.
+func (h *hedged) start(v verdict, release func()) {
+	t := h.begin(v, len(h.running) > 0, release)
+	t.limit(h.policy.AttemptTimeout)
+	h.running = append(h.running, t)
+	req := h.request(t)
+	go func() {
+		res, err := h.next(t.ctx, req)
+		t.trace.began()
+		h.answers <- answer{t, req, res, err}
+	}()
+}
+
+// race waits for the first answer.
+func (h *hedged) race() (connect.AnyResponse, error) {
+	timer := time.NewTimer(h.policy.Hedge)
+	defer timer.Stop()
+	next := verdict{again: true}
+	for {
+		select {
+		case <-timer.C:
+			if h.more(&next) {
+				timer.Reset(h.policy.Hedge)
+			}
+		case a := <-h.answers:
+			h.running = slices.DeleteFunc(h.running, func(t *try) bool { return t == a.t })
+			v, release := h.finish(a.t, a.err)
+			a.t.cancel(nil)
+			if a.err == nil {
+				methodOf(a.req, h.req)
+				h.info.answer(a.req.HTTPMethod(), a.res)
+				return a.res, nil
+			}
+			if v.fatal || !v.again && len(h.running) == 0 {
+				spend(h.release)
+				return nil, h.failed(a.err)
+			}
+			if !v.again {
+				next.again = !v.stop && next.again
+				continue
+			}
+			spend(h.release)
+			h.release, next = release, v
+			if !v.asked {
+				next.delay = 0
+			}
+			timer.Reset(next.delay)
+		}
+	}
+}
+
+// more begins another attempt, if there may be one.
+func (h *hedged) more(next *verdict) bool {
+	if !next.again || h.counted >= h.policy.MaxAttempts && !next.transparent {
+		return false
+	}
+	release := h.release
+	if release == nil && !next.transparent {
+		var ok bool
+		if release, ok = h.i.budget.Extra(h.server); !ok {
+			h.notify(Event{Kind: Throttled})
+			return false
+		}
+	}
+	h.start(*next, release)
+	h.release, *next = nil, verdict{again: true}
+	return true
+}
+
+// stop gives up the attempts that lost. The caller may change the message once
+// nobody reads it any more.
+func (h *hedged) stop() {
+	for _, t := range h.running {
+		t.cancel(errSuperseded)
+		t.stop()
+		<-t.trace.marshaled
+		h.record(t, Canceled, errSuperseded, false, verdict{})
+	}
+}

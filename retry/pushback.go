@@ -1,0 +1,92 @@
+package retry
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+const (
+	pushbackKey   = "Grpc-Retry-Pushback-Ms"
+	retryAfterKey = "Retry-After"
+	attemptsKey   = "Grpc-Previous-Rpc-Attempts"
+)
+
+// Pushback tells clients to try again after a delay: as gRPC's pushback, as a
+// google.rpc.RetryInfo and as Retry-After. It returns err.
+func Pushback(err *connect.Error, delay time.Duration) *connect.Error {
+	delay = max(delay, 0)
+	err.Meta().Set(pushbackKey, strconv.FormatInt(delay.Milliseconds(), 10))
+	err.Meta().Set(retryAfterKey, strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
+	if detail, failed := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}); failed == nil {
+		err.AddDetail(detail)
+	}
+	return err
+}
+
+// NoRetry tells clients not to try again. It returns err.
+func NoRetry(err *connect.Error) *connect.Error {
+	err.Meta().Set(pushbackKey, "-1")
+	return err
+}
+
+// pushback is what a server says about trying again.
+type pushback struct {
+	stop    bool          // do not
+	invited bool          // do, after delay
+	delay   time.Duration // exactly, or at least if it is to be spread
+	spread  bool
+}
+
+// pushbackOf returns what an error says. gRPC's pushback comes first, then the
+// RetryInfo, then Retry-After.
+func pushbackOf(err *connect.Error, now time.Time) pushback {
+	if values := err.Meta().Values(pushbackKey); len(values) > 0 {
+		millis, failed := strconv.ParseInt(values[0], 10, 32)
+		if len(values) > 1 || failed != nil || millis < 0 {
+			return pushback{stop: true}
+		}
+		return pushback{invited: true, delay: time.Duration(millis) * time.Millisecond}
+	}
+	for _, detail := range err.Details() {
+		value, failed := detail.Value()
+		if failed != nil {
+			continue
+		}
+		if info, ok := value.(*errdetails.RetryInfo); ok && info.GetRetryDelay().CheckValid() == nil {
+			return pushback{invited: true, delay: max(info.GetRetryDelay().AsDuration(), 0), spread: true}
+		}
+	}
+	if delay, ok := retryAfter(err.Meta().Get(retryAfterKey), now); ok {
+		return pushback{invited: true, delay: delay, spread: true}
+	}
+	return pushback{}
+}
+
+// retryAfter parses a Retry-After: seconds, or a date.
+func retryAfter(text string, now time.Time) (time.Duration, bool) {
+	if text == "" {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(at.Sub(now), 0), true
+	}
+	return 0, false
+}
+
+// wait returns the delay to wait: up to half as much again, lest all clients
+// return at once.
+func (p pushback) wait() time.Duration {
+	if !p.spread {
+		return p.delay
+	}
+	return time.Duration(float64(p.delay) * (1 + rand.Float64()/2)) //nolint:gosec // to spread the load
+}
