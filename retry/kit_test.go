@@ -3,6 +3,7 @@ package retry_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,7 @@ func (e *events) observe(_ context.Context, event retry.Event) {
 	case retry.Committed:
 		word += ":" + event.Reason.String()
 	case retry.Began:
-		word = fmt.Sprint(event.Attempt.Number)
+		word = strconv.Itoa(event.Attempt.Number)
 	}
 	e.words = append(e.words, word)
 }
