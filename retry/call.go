@@ -43,9 +43,11 @@ type call struct {
 type try struct {
 	Attempt
 
+	announced streamwrap.Attempt
+
+	parent  context.Context // of ctx: it ends with the attempt
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	header  http.Header // of this attempt only
 	trace   trace
 	end     func(error)
 	release func()
@@ -74,32 +76,45 @@ type verdict struct {
 }
 
 // begin begins the next attempt.
-func (c *call) begin(v verdict, hedge bool, release func()) *try {
+func (c *call) begin(t *try, v verdict, hedge bool, release func()) *try {
 	c.number++
 	if v.transparent {
 		c.transparent++
 	} else {
 		c.counted++
 	}
-	t := &try{release: release}
-	t.trace.marshaled = make(chan struct{})
-	t.Attempt = Attempt{Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge, Start: time.Now()}
-	a := &streamwrap.Attempt{
-		Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge,
-		Header: make(http.Header),
+	t.release = release
+	if c.policy.Hedge > 0 {
+		t.trace.marshaled = make(chan struct{})
 	}
+	t.Attempt = Attempt{Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge, Start: time.Now()}
+	a := &t.announced
+	*a = streamwrap.Attempt{Number: c.number, Delay: v.delay, Transparent: v.transparent, Hedge: hedge}
 	if last := c.last(); last != nil {
 		a.Previous = last.Err
 	}
 	if c.counted > 1 {
-		a.Header.Set(attemptsKey, strconv.Itoa(c.counted-1))
+		a.Header = http.Header{attemptsKey: {strconv.Itoa(c.counted - 1)}}
 	}
-	t.ctx, t.cancel = context.WithCancelCause(context.WithValue(c.ctx, tryKey{}, t))
-	t.ctx, t.end = streamwrap.BeginAttempt(t.ctx, a)
-	t.ctx = t.trace.watch(t.ctx, 1+c.policy.MaxTransportRetries, func() { t.cancel(errStorm) })
-	t.header = a.Header
+	t.parent, t.cancel = context.WithCancelCause(c.ctx)
+	t.ctx, t.end = streamwrap.BeginAttempt((*tryContext)(t), a)
+	t.ctx = t.trace.watch(t.ctx, 1+c.policy.MaxTransportRetries, t.cancel)
 	c.notify(Event{Kind: Began, Attempt: t.Attempt})
 	return t
+}
+
+// tryContext is the context of an attempt in which [HTTPClient] finds it.
+type tryContext try
+
+func (c *tryContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+func (c *tryContext) Done() <-chan struct{}       { return c.parent.Done() }
+func (c *tryContext) Err() error                  { return c.parent.Err() }
+
+func (c *tryContext) Value(key any) any {
+	if _, ok := key.(tryKey); ok {
+		return (*try)(c)
+	}
+	return c.parent.Value(key)
 }
 
 // limit begins the attempt's own time. It is the stop of a timer, not a deadline:
@@ -118,7 +133,7 @@ func (t *try) stop() {
 }
 
 // setHeader adds the headers of this attempt to the request's.
-func (t *try) setHeader(h http.Header) { maps.Copy(h, t.header) }
+func (t *try) setHeader(h http.Header) { maps.Copy(h, t.announced.Header) }
 
 // admit asks the Budget for the first attempt.
 func (c *call) admit() error {
@@ -141,6 +156,15 @@ func (c *call) done() {
 	c.mu.Unlock()
 	if begun {
 		c.i.budget.Done(c.server)
+	}
+}
+
+// note adds an attempt to the history. One that succeeds at once makes none.
+func (c *call) note(a Attempt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a.Class != Success || len(c.history) > 0 {
+		c.history = append(c.history, a)
 	}
 }
 
@@ -209,10 +233,8 @@ func (t *try) said(class Class, err error) pushback {
 func (c *call) record(t *try, class Class, err error, retryable bool, v verdict) {
 	t.over.Do(func() {
 		t.Class, t.Err, t.Elapsed = class, err, time.Since(t.Start)
-		t.Connections, t.Reused = int(t.trace.connections.Load()), t.trace.reused.Load()
-		c.mu.Lock()
-		c.history = append(c.history, t.Attempt)
-		c.mu.Unlock()
+		t.Connections = int(t.trace.connections.Load())
+		c.note(t.Attempt)
 		if !t.counted {
 			c.i.budget.End(c.server, class, retryable)
 		}

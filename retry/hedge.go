@@ -38,7 +38,7 @@ type answer struct {
 
 // start begins an attempt.
 func (h *hedged) start(v verdict, release func()) {
-	t := h.begin(v, len(h.running) > 0, release)
+	t := h.begin(new(try), v, len(h.running) > 0, release)
 	t.limit(h.policy.AttemptTimeout)
 	h.running = append(h.running, t)
 	req := h.request(t)

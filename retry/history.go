@@ -17,7 +17,6 @@ type Attempt struct {
 	Start       time.Time
 	Elapsed     time.Duration
 	Connections int  // how often the transport sent the request
-	Reused      bool // on a connection that existed
 	Transparent bool // it did not count: the server never began with the one before
 	Hedge       bool // it ran beside others
 }

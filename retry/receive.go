@@ -52,7 +52,7 @@ func (s *stream) received(t *streamTry, err error) error {
 		s.conclude(t, Success, nil)
 		return err
 	}
-	s.conclude(t, s.classify(t.try, err), err)
+	s.conclude(t, s.classify(&t.try, err), err)
 	return s.failed(err)
 }
 
@@ -61,7 +61,7 @@ func (s *stream) again(t *streamTry, err error) (bool, error) {
 	if refusal := t.refusal.Load(); refusal != nil {
 		err = *refusal
 	}
-	v, release := s.finish(t.try, err)
+	v, release := s.finish(&t.try, err)
 	t.cancel(errSuperseded)
 	_ = t.conn.CloseResponse()
 	if v.again {
@@ -73,7 +73,7 @@ func (s *stream) again(t *streamTry, err error) (bool, error) {
 			return true, nil
 		}
 		release = nil
-		s.finish(next.try, errGivenUp)
+		s.finish(&next.try, errGivenUp)
 		next.cancel(errSuperseded)
 	}
 	spend(release)
@@ -101,7 +101,7 @@ func (s *stream) replace(t *streamTry) bool {
 
 // conclude ends the attempt to which the stream was committed.
 func (s *stream) conclude(t *streamTry, class Class, err error) {
-	s.record(t.try, class, err, false, verdict{})
+	s.record(&t.try, class, err, false, verdict{})
 	t.cancel(nil)
 	s.done()
 }

@@ -54,7 +54,7 @@ type stream struct {
 
 // streamTry is an attempt at a stream.
 type streamTry struct {
-	*try
+	try
 
 	conn connect.StreamingClientConn
 
@@ -78,7 +78,8 @@ func (i *Interceptor) newStream(ctx context.Context, spec connect.Spec, next con
 
 // attempt opens an attempt. Nothing is sent yet.
 func (s *stream) attempt(v verdict, release func()) *streamTry {
-	t := &streamTry{try: s.begin(v, false, release)}
+	t := &streamTry{}
+	s.begin(&t.try, v, false, release)
 	t.conn = s.next(t.ctx, s.spec)
 	t.setHeader(t.conn.RequestHeader())
 	return t

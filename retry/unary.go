@@ -20,7 +20,7 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, u.failed(err)
 		}
 		defer u.done()
-		u.header = req.Header().Clone()
+		u.header = snapshot(req.Header())
 		if u.policy.Hedge > 0 && hedges && u.policy.safetyOf(u.spec) == idempotent {
 			return u.hedge()
 		}
@@ -35,14 +35,15 @@ type unary struct {
 	req    connect.AnyRequest
 	header http.Header // as the caller left them
 	next   connect.UnaryFunc
+	first  try
 }
 
 // retry makes one attempt after the other.
 func (u *unary) retry() (connect.AnyResponse, error) {
 	var v verdict
 	var release func()
-	for {
-		t := u.begin(v, false, release)
+	for t := &u.first; ; t = new(try) {
+		u.begin(t, v, false, release)
 		t.limit(u.policy.AttemptTimeout)
 		req := u.request(t)
 		res, err := u.next(t.ctx, req)
@@ -65,16 +66,27 @@ func (u *unary) retry() (connect.AnyResponse, error) {
 	}
 }
 
-// request returns the request of an attempt.
+// request returns the request of an attempt. Only what is given up while the RPC goes
+// on may still be read when the next one begins.
 func (u *unary) request(t *try) connect.AnyRequest {
 	req := u.req
-	if copies {
-		req = copyRequest(u.req, u.header.Clone())
-	} else {
-		h := req.Header()
-		clear(h)
-		maps.Copy(h, u.header)
+	switch abandons := u.policy.AttemptTimeout > 0 || u.policy.Hedge > 0; {
+	case copies && (t.Number > 1 || abandons):
+		req = copyRequest(u.req, snapshot(u.header))
+	case t.Number > 1:
+		clear(req.Header())
+		maps.Copy(req.Header(), snapshot(u.header))
 	}
 	t.setHeader(req.Header())
 	return req
+}
+
+// snapshot returns a copy of headers whose values are shared until somebody adds to
+// them.
+func snapshot(h http.Header) http.Header {
+	copied := make(http.Header, len(h))
+	for key, values := range h {
+		copied[key] = values[:len(values):len(values)]
+	}
+	return copied
 }

@@ -27,6 +27,8 @@ type Attempt struct {
 	// Header holds request headers of this attempt only, set by Attempt hooks.
 	// They replace what the logical call has set.
 	Header http.Header
+
+	scope attemptContext
 }
 
 type attemptKey struct{}
@@ -90,12 +92,12 @@ func BeginAttempt(ctx context.Context, a *Attempt) (_ context.Context, end func(
 	if ok && !call.spec.IsClient {
 		call = nil
 	}
-	if a.Header == nil {
-		a.Header = make(http.Header)
-	}
 	var ends []func(error)
 	if call != nil {
 		for _, l := range call.attemptLayers() {
+			if a.Header == nil {
+				a.Header = make(http.Header)
+			}
 			actx, end := l.t.attempt(l.s, ctx, a)
 			if actx != nil {
 				ctx = actx
@@ -105,8 +107,12 @@ func BeginAttempt(ctx context.Context, a *Attempt) (_ context.Context, end func(
 			}
 		}
 	}
+	a.scope = attemptContext{ctx, a}
+	if len(ends) == 0 {
+		return &a.scope, func(error) {}
+	}
 	done := false
-	return &attemptContext{ctx, a}, func(err error) {
+	return &a.scope, func(err error) {
 		if done {
 			return
 		}
