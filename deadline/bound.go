@@ -22,6 +22,9 @@ func (s *stream) boundClient() error {
 		}
 	}
 	timeout, source := p.timeout(asked, asks, true)
+	if source == FromMax && asks && asked-s.inheritedMargin(deadline, asked) < timeout {
+		source = FromCaller // less the margin it is no more than Max
+	}
 	switch source {
 	case FromNobody:
 		return nil
@@ -33,8 +36,9 @@ func (s *stream) boundClient() error {
 		if margin > 0 {
 			deadline, source = deadline.Add(-margin), FromMargin
 		}
+		s.allowed = asked - margin
 	default:
-		deadline = time.Now().Add(timeout)
+		deadline, s.allowed = time.Now().Add(timeout), timeout
 	}
 	s.info.Deadline, s.info.Source = deadline, source
 	return nil
@@ -43,7 +47,8 @@ func (s *stream) boundClient() error {
 // inheritedMargin returns the margin of an RPC whose deadline is that of another
 // one, on whose behalf it is made.
 func (s *stream) inheritedMargin(deadline time.Time, remaining time.Duration) time.Duration {
-	if outer, ok := FromContext(s.parent); ok && outer.Deadline.Equal(deadline) {
+	outer, ok := s.parent.Value(infoKey{}).(*stream)
+	if ok && !outer.call.IsClient() && outer.info.Deadline.Equal(deadline) {
 		return s.policy.margin(remaining)
 	}
 	return 0
@@ -52,9 +57,6 @@ func (s *stream) inheritedMargin(deadline time.Time, remaining time.Duration) ti
 // boundHandler decides about the deadline of a handler's RPC, or refuses it.
 func (s *stream) boundHandler(c *config) error {
 	r := requestOf(s.parent, s.call.Procedure())
-	if r != nil && s.streams() {
-		r.exempt()
-	}
 	if err := s.boundRequest(r); err != nil {
 		return err
 	}
@@ -63,6 +65,10 @@ func (s *stream) boundHandler(c *config) error {
 	}
 	if c.drainer != nil && s.streams() && !c.drainer.add(s) {
 		return s.refuse(ReasonDraining, c.drainer.grace, 0)
+	}
+	if r != nil && s.streams() {
+		r.exempt()
+		s.request = r
 	}
 	return nil
 }
@@ -96,8 +102,11 @@ func (s *stream) boundRequest(r *request) error {
 		source = FromCaller // middleware
 	}
 	s.info.Deadline, s.info.Source = deadline, source
+	if s.allowed = timeout; !asks && source == FromCaller {
+		s.allowed = s.timeout()
+	}
 	if late := time.Since(deadline); late >= 0 {
-		return s.refuse(ReasonDeadline, s.timeout(), s.timeout()+late)
+		return s.refuse(ReasonDeadline, s.allowed, s.allowed+late)
 	}
 	return nil
 }

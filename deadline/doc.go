@@ -27,8 +27,8 @@
 //
 // On clients a limit ends the RPC: blocked operations return, the server is told.
 //
-// On handlers it ends the context, whose cause is the error, and interrupts a
-// blocked Receive, of which the handler then gets that error; what it returns
+// On handlers it ends the context, whose cause is the error (at the RPC's deadline
+// perhaps just [context.DeadlineExceeded]), and interrupts a blocked Receive, of which the handler then gets that error; what it returns
 // still reaches the client. That takes a [streamwrap.Engine] around the server's
 // mux. Without one only the context ends ([Info].Enforceable is false, and
 // [WithStrict] refuses such streams). A handler that is blocked in Send can be

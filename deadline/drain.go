@@ -26,8 +26,9 @@ type Drainer struct {
 }
 
 // NewDrainer returns a Drainer that gives handlers some time to return. Streams
-// that are still there after it are cut off, which takes a streamwrap.Engine. It
-// panics if grace is negative.
+// that are still there after it are cut off, which takes a streamwrap.Engine; on
+// HTTP/1 the connection of a handler that neither sends nor receives stays even so,
+// until it returns. It panics if grace is negative.
 func NewDrainer(grace time.Duration) *Drainer {
 	if grace < 0 {
 		panic("deadline: NewDrainer: negative grace")

@@ -6,7 +6,7 @@ import (
 
 // begin arms the timer, if there is a limit.
 func (s *stream) begin() {
-	if !s.limited() {
+	if !s.limited() || s.callers() && !s.policy.limitsStreams() {
 		return
 	}
 	s.mu.Lock()
@@ -44,7 +44,25 @@ func (s *stream) tick() {
 		s.timer.Reset(s.policy.grace())
 	}
 	s.mu.Unlock()
+	if reason == ReasonDeadline {
+		s.awaitContext()
+	}
 	s.interrupt(s.expiry(reason, limit, now))
+}
+
+// awaitContext waits for the context that connect ends at the same moment. To those
+// that are derived from it the deadline has passed then; one that Abort ends first
+// is canceled to them, as the standard library has it.
+func (s *stream) awaitContext() {
+	if deadline, ok := s.parent.Deadline(); !ok || deadline.After(s.info.Deadline) {
+		return
+	}
+	timer := time.NewTimer(skew)
+	defer timer.Stop()
+	select {
+	case <-s.parent.Done():
+	case <-timer.C:
+	}
 }
 
 // interrupt ends the RPC.
@@ -76,8 +94,8 @@ func (s *stream) due(now time.Duration) (_ Reason, limit, next time.Duration) {
 		}
 	}
 	p := s.policy
-	if !s.info.Deadline.IsZero() {
-		until(ReasonDeadline, s.timeout(), s.timeout())
+	if !s.info.Deadline.IsZero() && !s.callers() {
+		until(ReasonDeadline, s.allowed, s.timeout())
 	}
 	if p.FirstMessage > 0 && s.received.Load() == 0 {
 		until(ReasonFirstMessage, p.FirstMessage, p.FirstMessage)
@@ -90,7 +108,7 @@ func (s *stream) due(now time.Duration) (_ Reason, limit, next time.Duration) {
 			until(ReasonIdle, p.Idle, time.Duration(s.active.Load())+p.Idle)
 		}
 		if p.SendStall > 0 {
-			until(ReasonSendStall, p.SendStall, s.sending.since(now)+p.SendStall)
+			until(ReasonSendStall, p.SendStall, s.stalledSince(now)+p.SendStall)
 		}
 		if p.ReceiveIdle > 0 {
 			until(ReasonReceiveIdle, p.ReceiveIdle, s.receiving.since(now)+p.ReceiveIdle)
@@ -100,6 +118,24 @@ func (s *stream) due(now time.Duration) (_ Reason, limit, next time.Duration) {
 		reason = ""
 	}
 	return reason, limit, next
+}
+
+// callers reports whether the deadline is that of a client's caller, whose context
+// ends the RPC.
+func (s *stream) callers() bool { return s.call.IsClient() && s.info.Source == FromCaller }
+
+// stalledSince returns since when a Send has waited for the other side to take
+// anything. An Engine sends in larger pieces, which take a slow reader longer than a
+// message does: that is no stall.
+func (s *stream) stalledSince(now time.Duration) time.Duration {
+	began := s.sending.since(now)
+	if began == now {
+		return now
+	}
+	if n := s.progress(); n != s.left.Swap(n) {
+		s.moved = now
+	}
+	return max(began, s.moved)
 }
 
 // since returns when the operation began. One that begins later than now, if none

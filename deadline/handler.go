@@ -2,6 +2,7 @@ package deadline
 
 import (
 	"context"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -34,7 +35,11 @@ func (i *Interceptor) Handler(next http.Handler) http.Handler {
 		q := &request{procedure: procedure, to: w, body: r.Body != nil && r.Body != http.NoBody}
 		q.server, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
 		defer q.restore()
-		next.ServeHTTP(w, q.bound(r, i.policyOf(procedure)))
+		bounded := q.bound(r, i.policyOf(procedure))
+		if q.body {
+			q.ReadCloser, bounded.Body = r.Body, q
+		}
+		next.ServeHTTP(w, bounded)
 	})
 }
 
@@ -53,6 +58,8 @@ func procedureOf(path string) (procedure string, ok bool) {
 
 // request is what Handler knows of a request and hands to the interceptor.
 type request struct {
+	io.ReadCloser // of the body
+
 	procedure string
 	to        http.ResponseWriter
 	body      bool
@@ -61,6 +68,18 @@ type request struct {
 	timeout  time.Duration // that was asked for
 	asks     bool
 	exempted bool // from the server's timeouts
+}
+
+// Read reads from the body. connect tells the client of its errors when it reads a
+// unary request, where no interceptor is.
+func (q *request) Read(p []byte) (int, error) {
+	n, err := q.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		if text, has := plainText(err); has {
+			err = &hidden{error: err, text: text}
+		}
+	}
+	return n, err
 }
 
 type requestKey struct{}
@@ -115,6 +134,14 @@ func (q *request) exempt() {
 	}
 	if q.server.WriteTimeout > 0 {
 		_ = control.SetWriteDeadline(time.Time{})
+	}
+}
+
+// resume subjects what net/http reads of a request, whose handler has returned
+// before its end, to the server's timeout: on HTTP/1 it does so before it answers.
+func (q *request) resume() {
+	if q.exempted && q.server.ReadTimeout > 0 && q.body {
+		_ = http.NewResponseController(q.to).SetReadDeadline(time.Now().Add(q.server.ReadTimeout))
 	}
 }
 

@@ -22,7 +22,7 @@ var (
 
 // encodingOf returns the encoding of the protocol that a request speaks.
 func encodingOf(h http.Header) encoding {
-	if strings.HasPrefix(strings.ToLower(h.Get("Content-Type")), "application/grpc") {
+	if strings.HasPrefix(strings.ToLower(strings.TrimSpace(h.Get("Content-Type"))), "application/grpc") {
 		return grpcTimeout
 	}
 	return connectTimeout

@@ -84,17 +84,18 @@ type Policy struct {
 	// does between two of them does not count.
 	ReceiveIdle time.Duration
 
-	// SendStall is how long one Send of a stream may take: the other side does
-	// not read. On handlers no status can be sent then, the stream is reset,
-	// which takes an Engine.
+	// SendStall is how long one Send of a stream may take in which the other side
+	// takes nothing: it does not read. On handlers no status can be sent then, the
+	// stream is reset, which takes an Engine. It is not for the single message
+	// of a client's server stream, whose Send waits for the response.
 	SendStall time.Duration
 
 	// MaxLifetime is how long a stream may live: less a random part of up to
 	// Jitter, lest all of them return at once. Then it ends with
 	// [connect.CodeUnavailable], which tells clients to come back; a handler is
-	// interrupted, may return within Grace, and is cut off after it. Jitter is
-	// a fraction, by default 0.1; Grace is 5 s by default. Negative ones mean
-	// none.
+	// interrupted, may return within Grace, and is cut off after it: with HTTP/1
+	// its connection closes only when it returns or writes. Jitter is a fraction,
+	// by default 0.1; Grace is 5 s by default. Negative ones mean none.
 	MaxLifetime time.Duration
 	Jitter      float64
 	Grace       time.Duration

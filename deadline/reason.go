@@ -58,8 +58,9 @@ func (r Reason) code() connect.Code {
 func (r Reason) resumable() bool { return r.code() == connect.CodeUnavailable }
 
 // ReasonOf returns which limit ended an RPC, on the side that has the limit and
-// on the other one, which learns of it by the error's details. It is false for
-// errors that are not this package's.
+// on the other one, which learns of it by the error's details. The end of a
+// caller's own context at its deadline is [ReasonDeadline], without details. It is
+// false for other errors.
 func ReasonOf(err error) (Reason, bool) {
 	if e := (*expiry)(nil); errors.As(err, &e) {
 		return e.reason, true
@@ -67,6 +68,9 @@ func ReasonOf(err error) (Reason, bool) {
 	e := (*connect.Error)(nil)
 	if !errors.As(err, &e) {
 		return "", false
+	}
+	if e.Code() == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && errors.Is(err, context.DeadlineExceeded) {
+		return ReasonDeadline, true // of the caller's context
 	}
 	for _, detail := range e.Details() {
 		value, err := detail.Value()

@@ -3,6 +3,8 @@ package deadline
 import (
 	"context"
 	"errors"
+	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -15,8 +17,8 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
-// skew is how much earlier than its deadline an RPC may seem to be canceled: the
-// other side's timer went off first.
+// skew is how much earlier than its deadline a handler's RPC may seem to be
+// canceled: the client's timer went off first.
 const skew = 5 * time.Millisecond
 
 // stream is one RPC. It is also its context, as bounded.
@@ -25,16 +27,21 @@ type stream struct {
 	policy   *Policy
 	parent   context.Context
 	info     Info
+	allowed  time.Duration // until the deadline, as it was decided
 	lifetime time.Duration // 0: no limit
+	request  *request      // a handler's stream that is exempt from the server's timeouts
+	complete atomic.Bool   // the request was read to its end
 
 	sent, received atomic.Int64
 	active         atomic.Int64 // when the last message was there, since the start
 	sending        operation
 	receiving      operation
+	left           atomic.Int64 // progress when the Send began, or last looked at
 
 	mu    sync.Mutex
 	timer *time.Timer
-	cut   bool // its next tick cuts the stream off
+	cut   bool          // its next tick cuts the stream off
+	moved time.Duration // when a Send was last seen to make progress
 	over  bool
 
 	drainer    *Drainer
@@ -79,8 +86,22 @@ func (s *stream) header(_ context.Context, h http.Header) error {
 
 // send implements the Send hook.
 func (s *stream) send(context.Context, any) error {
+	if s.call.IsClient() && s.call.StreamType() == connect.StreamTypeServer {
+		return nil // it waits for the response
+	}
+	if s.policy.SendStall > 0 {
+		s.left.Store(s.progress())
+	}
 	s.sending.begin(s, s.policy.SendStall)
 	return nil
+}
+
+// progress counts what the other side has taken, as far as anybody knows.
+func (s *stream) progress() int64 {
+	if x, ok := s.call.Exchange(); ok {
+		return x.Progress()
+	}
+	return 0
 }
 
 // messageSent implements the Sent hook.
@@ -101,9 +122,12 @@ func (s *stream) receive(context.Context) error {
 // messageReceived implements the Received hook.
 func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error {
 	s.receiving.end()
-	if m.Err == nil {
+	switch {
+	case m.Err == nil:
 		s.received.Add(1)
 		s.message()
+	case errors.Is(m.Err, io.EOF):
+		s.complete.Store(true)
 	}
 	return nil
 }
@@ -129,8 +153,8 @@ func (s *stream) message() {
 func (s *stream) returns(_ context.Context, err error) error {
 	switch {
 	case err == nil && s.policy.LateResponse == Fail && !s.call.IsClient() && !s.streams() && s.late(0),
-		err != nil && s.late(skew) && isTimeout(err):
-		return s.expiry(ReasonDeadline, s.timeout(), s.now()).coded()
+		err != nil && !s.call.IsClient() && s.late(skew) && isTimeout(err):
+		return s.expiry(ReasonDeadline, s.allowed, s.now()).coded()
 	case err != nil && !s.call.IsClient():
 		return withoutAddress(err)
 	default:
@@ -159,21 +183,52 @@ func isTimeout(err error) bool {
 // withoutAddress hides addresses of sockets, which errors of the network have in
 // their texts, from the client.
 func withoutAddress(err error) error {
-	op := (*net.OpError)(nil)
-	if !errors.As(err, &op) {
+	text, has := plainText(err)
+	if !has {
 		return err
 	}
-	return connect.NewError(connect.CodeOf(err), &hidden{op})
+	plain := connect.NewError(connect.CodeOf(err), &hidden{error: err, text: text})
+	if e := (*connect.Error)(nil); errors.As(err, &e) {
+		for _, detail := range e.Details() {
+			plain.AddDetail(detail)
+		}
+		maps.Copy(plain.Meta(), e.Meta())
+	}
+	return plain
+}
+
+// plainText returns the text of an error of the network without its addresses.
+// They nest: a proxy's holds that of the connection to it.
+func plainText(err error) (_ string, has bool) {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		text, _ := plainText(op.Err)
+		return op.Op + ": " + text, true
+	}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.Server != "" {
+		plain := *dns
+		plain.Server = ""
+		return plain.Error(), true
+	}
+	return err.Error(), false
 }
 
 // hidden is an error without its addresses.
-type hidden struct{ *net.OpError }
+type hidden struct {
+	error
 
-func (h *hidden) Error() string { return h.Op + ": " + h.Err.Error() }
-func (h *hidden) Unwrap() error { return h.OpError }
+	text string
+}
+
+func (h *hidden) Error() string { return h.text }
+func (h *hidden) Unwrap() error { return h.error }
 
 // end implements the End hook.
-func (s *stream) end(context.Context, *streamwrap.End) {
+func (s *stream) end(_ context.Context, e *streamwrap.End) {
+	// A gate's RPC that no interceptor has got ends with its context. If that was
+	// the deadline, connect still reads the request.
+	if e.Outcome == streamwrap.Refused && s.late(0) && s.parent.Err() != nil {
+		s.interrupt(s.expiry(ReasonDeadline, s.allowed, s.now()))
+	}
 	s.mu.Lock()
 	s.over = true
 	timer := s.timer
@@ -182,4 +237,7 @@ func (s *stream) end(context.Context, *streamwrap.End) {
 		timer.Stop()
 	}
 	s.drainer.remove(s)
+	if s.request != nil && !s.complete.Load() {
+		s.request.resume()
+	}
 }

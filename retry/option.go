@@ -35,7 +35,7 @@ type config struct {
 // times. It panics if the pattern has another form or comes twice, or if the
 // policy is invalid.
 func WithProcedure(pattern string, p Policy) Option {
-	if !strings.HasPrefix(pattern, "/") || strings.LastIndexByte(pattern, '/') < 2 {
+	if last := strings.LastIndexByte(pattern, '/'); last < 2 || pattern[0] != '/' || strings.Count(pattern, "/") != 2 {
 		panic(fmt.Sprintf(`retry: WithProcedure: %q is neither "/pkg.Service/Method" nor "/pkg.Service/"`, pattern))
 	}
 	if err := p.Validate(); err != nil {

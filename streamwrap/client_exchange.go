@@ -269,6 +269,17 @@ func (*clientExchange) setResponseHeader(string, string) bool { return false }
 // interruptible implements exchangeSide.
 func (*clientExchange) interruptible() bool { return false }
 
+// progress implements exchangeSide.
+func (x *clientExchange) progress() int64 {
+	if x.out == nil {
+		return 0
+	}
+	return x.out.reads.Load()
+}
+
+// isCut implements exchangeSide.
+func (*clientExchange) isCut() bool { return false }
+
 // interrupt implements exchangeSide.
 func (*clientExchange) interrupt(error) bool { return false }
 

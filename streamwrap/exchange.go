@@ -49,6 +49,8 @@ type Exchange struct {
 type exchangeSide interface {
 	setResponseHeader(key, value string) bool
 	interruptible() bool
+	isCut() bool
+	progress() int64
 	interrupt(cause error) bool
 	reset(cause error) bool
 }
@@ -140,6 +142,11 @@ func (x *Exchange) Sent() WireStats { return x.sent.stats() }
 // Received returns what this side has received, as far as it was read.
 func (x *Exchange) Received() WireStats { return x.received.stats() }
 
+// Progress counts pieces of the body that this side sends, of up to 128 KiB, as the
+// network takes them. Where [Exchange.Sent] counts what was accepted, this one stands
+// still while the other side does not read.
+func (x *Exchange) Progress() int64 { return x.side.progress() }
+
 // SetResponseHeader sets a header of the response, whatever the protocol. It
 // reports false once the headers have left, and on clients.
 func (x *Exchange) SetResponseHeader(key, value string) bool {
@@ -163,8 +170,8 @@ func (x *Exchange) SetResponseHeader(key, value string) bool {
 func (x *Exchange) Interrupt(cause error) bool { return x.side.interrupt(exchangeCause(cause)) }
 
 // Reset cuts the exchange off: blocked reads and writes return the cause, and
-// the other side sees a reset stream, or with HTTP/1 a closed connection, and
-// no status. It reports false if there is nothing left to cut. On clients it is
+// the other side sees a reset stream, or with HTTP/1 a closed connection, which
+// net/http closes when the handler returns, and no status. It reports false if there is nothing left to cut. On clients it is
 // [Call.Abort], if there is a Call.
 func (x *Exchange) Reset(cause error) bool { return x.side.reset(exchangeCause(cause)) }
 

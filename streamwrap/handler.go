@@ -299,7 +299,16 @@ func (c *handlerConn) header() http.Header { return c.inner.ResponseHeader() }
 func (c *handlerConn) refuse(error) {}
 
 // send implements sender.
-func (c *handlerConn) send(msg any) error { return c.failed(c.inner.Send(msg)) }
+func (c *handlerConn) send(msg any) error {
+	err := c.inner.Send(msg)
+	if call := c.group.call; err == nil && call.isAborted.Load() {
+		// connect does not look at what a flush returns
+		if x, ok := call.Exchange(); ok && x.side.isCut() {
+			return call.abortErr
+		}
+	}
+	return c.failed(err)
+}
 
 // receivable implements receiver: nothing is received after an Abort.
 func (c *handlerConn) receivable() error { return c.group.call.aborted() }

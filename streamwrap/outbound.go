@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 var (
@@ -25,6 +26,7 @@ type outbound struct {
 	ctx   context.Context
 	meter *meter
 	limit int // of waiting bytes
+	reads atomic.Int64
 
 	mu       sync.Mutex
 	readable sync.Cond
@@ -64,6 +66,7 @@ func (o *outbound) begin(pipe io.ReadCloser, ctx context.Context) {
 
 // Read implements [io.Reader] for the transport.
 func (o *outbound) Read(p []byte) (int, error) {
+	o.reads.Add(1)
 	o.mu.Lock()
 	queued, err := o.queued, o.err
 	o.mu.Unlock()

@@ -69,10 +69,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.out.plain && w.x.observed {
 		w.x.noteBody(p[:n])
 	}
-	if err != nil {
-		err = w.x.writeError(err)
-	}
-	return n, err
+	return n, w.x.writeError(err)
 }
 
 func (w flushWriter) Flush()            { _ = w.flush() }
@@ -88,10 +85,7 @@ func (w *responseWriter) flush() error {
 	if !w.wrote.Load() {
 		w.x.writeHeader(http.StatusOK)
 	}
-	if err := w.out.Flush(); err != nil {
-		return w.x.writeError(err)
-	}
-	return nil
+	return w.x.writeError(w.out.Flush())
 }
 
 func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {

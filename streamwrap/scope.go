@@ -56,12 +56,22 @@ func (s *scope) Err() error {
 		}
 		return s.detachedErr()
 	case s.waited.Load():
-		return s.std.Err()
+		return s.standardErr()
 	case s.ended.Load():
 		return s.err
 	default:
 		return s.parent.Err()
 	}
+}
+
+// standardErr is std's error, but for the deadline with which finish ended it: a
+// context that is canceled only knows of cancellation.
+func (s *scope) standardErr() error {
+	err := s.std.Err()
+	if err != nil && s.ended.Load() && context.Cause(s.std) == s.cause { //nolint:errorlint // identity: was it finish?
+		return s.err
+	}
+	return err
 }
 
 func (s *scope) detachedErr() error {

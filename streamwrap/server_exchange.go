@@ -208,8 +208,22 @@ func (x *serverExchange) reset(cause error) bool {
 	return true
 }
 
-// writeError returns what an error of net/http's becomes for the handler.
+// progress implements exchangeSide.
+func (x *serverExchange) progress() int64 { return x.writer.out.calls.Load() / 2 } // not the one under way
+
+// isCut implements exchangeSide.
+func (x *serverExchange) isCut() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cut
+}
+
+// writeError returns what the result of a write becomes for the handler. net/http
+// buffers what is small, and does not say that it never leaves.
 func (x *serverExchange) writeError(err error) error {
+	if x.failed.Load() == nil {
+		return err
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if cause := x.failed.Load(); x.cut && cause != nil {
