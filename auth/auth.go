@@ -1,0 +1,81 @@
+package auth
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// Interceptor authenticates and authorizes the RPCs of handlers. On clients it does
+// nothing. The embedded [streamwrap.Interceptor] has the gate: on handlers use its
+// HandlerOption, which refuses before anything is decoded. It is safe for concurrent
+// use, and may be used by any number of handlers.
+type Interceptor struct {
+	*streamwrap.Interceptor
+
+	config
+
+	authenticator Authenticator
+	live          registry
+}
+
+var _ connect.Interceptor = (*Interceptor)(nil)
+
+// NewServerInterceptor returns an interceptor that lets an Authenticator decide who
+// makes an RPC. It panics if that is nil.
+func NewServerInterceptor(a Authenticator, opts ...Option) *Interceptor {
+	if a == nil {
+		panic("auth: NewServerInterceptor: nil Authenticator")
+	}
+	i := &Interceptor{config: defaultConfig(), authenticator: a}
+	for _, opt := range opts {
+		opt.apply(&i.config)
+	}
+	i.Interceptor = streamwrap.NewInterceptor(streamwrap.Hooks[stream]{
+		Open:     i.open,
+		Receive:  (*stream).receive,
+		Received: (*stream).messageReceived,
+		Send:     (*stream).send,
+		Return:   (*stream).returns,
+		End:      (*stream).end,
+	})
+	return i
+}
+
+// open implements the Open hook.
+func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.Context, *stream, error) {
+	if call.IsClient() {
+		return nil, nil, nil
+	}
+	id, err := authenticate(ctx, i.authenticator, &Request{Call: call, Header: call.RequestHeader()})
+	if err == nil && i.policy != nil {
+		err = i.policy.decide(ctx, id, call)
+	}
+	if err != nil {
+		return nil, nil, i.refuse(ctx, call, id, err)
+	}
+	i.notify(ctx, call, id, nil)
+	s := newStream(ctx, i, call, id)
+	if err := s.begin(); err != nil {
+		return nil, nil, i.refuse(ctx, call, id, err)
+	}
+	return (*streamContext)(s), s, nil
+}
+
+// refuse returns the error that the client gets, and sets the challenge that goes
+// with it: as a header if that is still possible, else in the error's metadata.
+func (i *Interceptor) refuse(ctx context.Context, call *streamwrap.Call, id *Identity, err error) error {
+	i.notify(ctx, call, id, err)
+	rejected := (*rejection)(nil)
+	if !errors.As(err, &rejected) {
+		return err
+	}
+	coded := rejected.coded(i.domain)
+	if challenge := rejected.challenge(i.realm); challenge != "" && !call.SetResponseHeader("WWW-Authenticate", challenge) {
+		coded.Meta().Set("WWW-Authenticate", challenge)
+	}
+	return coded
+}

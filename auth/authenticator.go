@@ -1,0 +1,115 @@
+package auth
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// Request is what an [Authenticator] knows of an RPC.
+type Request struct {
+	// Call is the RPC.
+	Call *streamwrap.Call
+
+	// Header is the request's. It must not be changed.
+	Header http.Header
+}
+
+// TLS returns the state of the connection, nil if it has no TLS. It fails if that
+// cannot be known.
+func (r *Request) TLS() (*tls.ConnectionState, error) {
+	x, ok := r.Call.Exchange()
+	if !ok {
+		return nil, errNoExchange
+	}
+	return x.TLS(), nil
+}
+
+var errNoExchange = errors.New("auth: the connection is not known: put streamwrap's engine.Handler around the server's mux")
+
+// Authenticator finds out who makes an RPC. It must be safe for concurrent use.
+//
+// If the request has no credential of its kind, it returns [ErrMissing]; if it has a
+// bad one, another of this package's errors, of which the client is told no more than
+// the error's constant text. A *[connect.Error] and the end of the context are passed
+// on. Every other error, a panic, and nil without an error fail the RPC with
+// [connect.CodeInternal] and a constant text.
+type Authenticator interface {
+	Authenticate(ctx context.Context, r *Request) (*Identity, error)
+}
+
+// AuthenticatorFunc makes an Authenticator of a function.
+type AuthenticatorFunc func(ctx context.Context, r *Request) (*Identity, error)
+
+// Authenticate implements [Authenticator].
+func (f AuthenticatorFunc) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
+	return f(ctx, r)
+}
+
+// AnyOf tries authenticators in turn. The first that finds its credential decides: a
+// bad one is never followed by another try.
+func AnyOf(authenticators ...Authenticator) Authenticator {
+	for _, a := range authenticators {
+		if a == nil {
+			panic("auth: AnyOf: nil Authenticator")
+		}
+	}
+	return AuthenticatorFunc(func(ctx context.Context, r *Request) (*Identity, error) {
+		for _, a := range authenticators {
+			if id, err := a.Authenticate(ctx, r); !errors.Is(err, ErrMissing) {
+				return id, err
+			}
+		}
+		return nil, ErrMissing
+	})
+}
+
+// Anonymous accepts everybody. Put it last in [AnyOf] to serve callers without a
+// credential, and a [Policy] behind it.
+func Anonymous() Authenticator {
+	nobody := &Identity{Method: "anonymous"}
+	return AuthenticatorFunc(func(context.Context, *Request) (*Identity, error) { return nobody, nil })
+}
+
+// authenticate calls an Authenticator and makes sense of what it does.
+func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identity, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			id, err = nil, &rejection{reason: ReasonBroken, cause: errPanic}
+		}
+	}()
+	id, err = a.Authenticate(ctx, r)
+	switch {
+	case err == nil && id == nil:
+		return nil, &rejection{reason: ReasonBroken, cause: errNobody}
+	case err == nil:
+		return id, nil
+	}
+	if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
+		return nil, connect.NewError(contextCode(ctxErr), ctxErr)
+	}
+	if rejected := (*rejection)(nil); errors.As(err, &rejected) {
+		return nil, err
+	}
+	if coded := (*connect.Error)(nil); errors.As(err, &coded) {
+		return nil, coded
+	}
+	return nil, &rejection{reason: ReasonBroken, cause: err}
+}
+
+func contextCode(err error) connect.Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return connect.CodeDeadlineExceeded
+	}
+	return connect.CodeCanceled
+}
+
+var (
+	errPanic  = errors.New("authenticator panicked")
+	errNobody = errors.New("authenticator returned neither identity nor error")
+)

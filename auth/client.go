@@ -1,0 +1,158 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+const authorization = "Authorization"
+
+// ClientInterceptor adds a token to the RPCs of clients. It implements
+// [connect.Interceptor], and on handlers it does nothing. It belongs inside of retries,
+// so that each attempt has a fresh token. It is safe for concurrent use.
+type ClientInterceptor struct {
+	streams *streamwrap.Interceptor
+	source  TokenSource
+}
+
+var _ connect.Interceptor = (*ClientInterceptor)(nil)
+
+// NewClientInterceptor returns an interceptor that sends tokens of a source, unless the
+// caller has set an Authorization header. If there is no token the RPC fails with
+// [connect.CodeUnavailable] without being sent, or with the source's own
+// *[connect.Error].
+//
+// A token that the server refuses is dropped, if the source is a [CachedSource]. A unary
+// RPC is then made once more, with another token, if the server says that it was the
+// token, or the procedure may be executed twice. Streams are not: the next one has the
+// other token. It panics if source is nil.
+//
+// Send tokens over TLS only: see [HTTPClient].
+func NewClientInterceptor(source TokenSource) *ClientInterceptor {
+	if source == nil {
+		panic("auth: NewClientInterceptor: nil TokenSource")
+	}
+	c := &ClientInterceptor{source: source}
+	c.streams = streamwrap.NewInterceptor(streamwrap.Hooks[clientStream]{
+		Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *clientStream, error) {
+			if !call.IsClient() {
+				return nil, nil, nil
+			}
+			return nil, &clientStream{c: c}, nil
+		},
+		Header: (*clientStream).header,
+		Return: (*clientStream).returns,
+	})
+	return c
+}
+
+// clientStream is a client's stream and the token that it was sent with.
+type clientStream struct {
+	c     *ClientInterceptor
+	token string
+}
+
+// header implements the Header hook.
+func (s *clientStream) header(ctx context.Context, h http.Header) error {
+	if len(h[authorization]) > 0 {
+		return nil
+	}
+	token, err := s.c.source.Token(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	s.token = token.Value
+	h.Set(authorization, token.header())
+	return nil
+}
+
+// returns implements the Return hook.
+func (s *clientStream) returns(_ context.Context, err error) error {
+	if s.token != "" && refused(err) {
+		s.c.invalidate(s.token)
+	}
+	return err
+}
+
+// WrapStreamingClient implements [connect.Interceptor].
+func (c *ClientInterceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return c.streams.WrapStreamingClient(next)
+}
+
+// WrapStreamingHandler implements [connect.Interceptor].
+func (c *ClientInterceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// WrapUnary implements [connect.Interceptor].
+func (c *ClientInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if !req.Spec().IsClient || len(req.Header()[authorization]) > 0 {
+			return next(ctx, req)
+		}
+		first, err := c.source.Token(ctx)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		req.Header().Set(authorization, first.header())
+		res, err := next(ctx, req)
+		if err == nil || !refused(err) {
+			c.restore(req, err)
+			return res, err
+		}
+		c.invalidate(first.Value)
+		second, failed := c.source.Token(ctx)
+		if failed != nil || second.Value == first.Value || !repeats(err, req.Spec()) {
+			c.restore(req, err)
+			return res, err
+		}
+		actx, end := streamwrap.BeginAttempt(ctx, &streamwrap.Attempt{Number: 2, Previous: err})
+		req.Header().Set(authorization, second.header())
+		res, err = next(actx, req)
+		end(err)
+		if err != nil && refused(err) {
+			c.invalidate(second.Value)
+		}
+		c.restore(req, err)
+		return res, err
+	}
+}
+
+// restore takes the token out of a request that its caller may use for another
+// server. Without an answer net/http may still read the headers.
+func (c *ClientInterceptor) restore(req connect.AnyRequest, err error) {
+	if err == nil || connect.IsWireError(err) {
+		req.Header().Del(authorization)
+	}
+}
+
+func (c *ClientInterceptor) invalidate(token string) {
+	if cached, ok := c.source.(interface{ Invalidate(value string) }); ok {
+		cached.Invalidate(token)
+	}
+}
+
+// refused reports whether the server does not know who calls.
+func refused(err error) bool {
+	return connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnauthenticated
+}
+
+// repeats reports whether an RPC may be made once more with another token: if it was
+// not begun because of the token, or may be begun twice.
+func repeats(err error, spec connect.Spec) bool {
+	if spec.IdempotencyLevel != connect.IdempotencyUnknown {
+		return true
+	}
+	switch reason, _ := ReasonOf(err); reason {
+	case ReasonExpired, ReasonInvalid, ReasonRevoked:
+		return true
+	}
+	e := (*connect.Error)(nil)
+	return errors.As(err, &e) && strings.Contains(e.Meta().Get("WWW-Authenticate"), `error="invalid_token"`)
+}

@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+)
+
+// Session is the stream of an authenticated caller while it is open. Its methods are
+// safe for concurrent use.
+type Session struct{ stream *stream }
+
+// SessionFromContext returns the session of the stream that a handler serves, false
+// for unary RPCs and without an [Interceptor].
+func SessionFromContext(ctx context.Context) (*Session, bool) {
+	s, ok := ctx.Value(identityKey{}).(*stream)
+	if !ok || !s.streams() {
+		return nil, false
+	}
+	return &s.session, true
+}
+
+// Identity returns the caller's identity, as it was last renewed.
+func (s *Session) Identity() *Identity { return s.stream.identity.Load() }
+
+// ErrOther means that a session cannot be renewed with somebody else's credential.
+var ErrOther = errors.New("auth: credential of another caller")
+
+// Renew replaces the caller's credential by another one of the same subject and
+// issuer, such as a client sends in a message of its stream, and with it the time at
+// which the stream ends. Credential is what would be in the Authorization header.
+func (s *Session) Renew(ctx context.Context, authorization string) error {
+	r := &Request{Call: s.stream.call, Header: http.Header{"Authorization": {authorization}}}
+	id, err := authenticate(ctx, s.stream.i.authenticator, r)
+	if err != nil {
+		return err
+	}
+	old := s.stream.identity.Load()
+	if id.Subject != old.Subject || id.Issuer != old.Issuer || id.Method != old.Method {
+		return ErrOther
+	}
+	s.stream.identity.Store(id)
+	s.stream.rearm()
+	s.stream.i.notifyStream(s.stream, nil)
+	return nil
+}
+
+// Revoke ends the stream: with [ErrRevoked], or with cause if it is one of this
+// package's errors or a *connect.Error.
+func (s *Session) Revoke(cause error) {
+	if cause == nil {
+		cause = ErrRevoked
+	}
+	s.stream.finish(cause)
+}
+
+// RevokeWhere ends the streams whose caller's identity matches, and returns how many
+// those are.
+func (i *Interceptor) RevokeWhere(matches func(*Identity) bool) int {
+	n := 0
+	for _, s := range i.live.all() {
+		if matches(s.identity.Load()) {
+			s.finish(ErrRevoked)
+			n++
+		}
+	}
+	return n
+}
+
+// Active returns how many streams are open.
+func (i *Interceptor) Active() int { return len(i.live.all()) }
+
+func (i *Interceptor) notifyStream(s *stream, err error) {
+	if i.observe == nil {
+		return
+	}
+	e := Event{Call: s.call, Identity: s.identity.Load(), Err: err, Stream: true}
+	if err != nil {
+		e.Reason, _ = ReasonOf(err)
+	}
+	i.observe(s.parent, e)
+}
+
+// registryShards is how many locks the streams that begin and end share.
+const registryShards = 16
+
+// registry is the streams that are open.
+type registry struct {
+	shards [registryShards]struct {
+		mu      sync.Mutex
+		streams map[*stream]struct{}
+	}
+}
+
+func (r *registry) add(s *stream) {
+	shard := &r.shards[s.call.ID()%registryShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if shard.streams == nil {
+		shard.streams = make(map[*stream]struct{})
+	}
+	shard.streams[s] = struct{}{}
+}
+
+func (r *registry) remove(s *stream) {
+	shard := &r.shards[s.call.ID()%registryShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	delete(shard.streams, s)
+}
+
+func (r *registry) all() []*stream {
+	var all []*stream
+	for i := range r.shards {
+		shard := &r.shards[i]
+		shard.mu.Lock()
+		for s := range shard.streams {
+			all = append(all, s)
+		}
+		shard.mu.Unlock()
+	}
+	return all
+}

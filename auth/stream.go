@@ -1,0 +1,213 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// stream is one RPC of an authenticated caller. It is also its context, as
+// streamContext.
+type stream struct {
+	i        *Interceptor
+	call     *streamwrap.Call
+	parent   context.Context
+	identity atomic.Pointer[Identity]
+	session  Session
+	ended    atomic.Pointer[connect.Error] // why it must not succeed
+
+	mu    sync.Mutex
+	timer *time.Timer
+	over  bool
+}
+
+func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call, id *Identity) *stream {
+	s := &stream{i: i, call: call, parent: ctx}
+	s.identity.Store(id)
+	s.session.stream = s
+	return s
+}
+
+// streams reports whether the RPC is not unary.
+func (s *stream) streams() bool { return s.call.StreamType() != connect.StreamTypeUnary }
+
+// begin has the stream watched, if it may outlive what let it in.
+func (s *stream) begin() error {
+	if !s.streams() {
+		return nil
+	}
+	s.i.live.add(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if next, ok := s.next(time.Now()); ok {
+		s.timer = time.AfterFunc(next, s.tick)
+	}
+	return nil
+}
+
+// next returns how long the stream needs no look.
+func (s *stream) next(now time.Time) (wait time.Duration, ok bool) {
+	sooner := func(d time.Duration) {
+		if !ok || d < wait {
+			wait, ok = d, true
+		}
+	}
+	if at, expires := s.expiry(); expires {
+		sooner(at.Sub(now))
+	}
+	if s.i.maxAge > 0 {
+		sooner(s.call.Start().Add(s.i.maxAge).Sub(now))
+	}
+	if s.i.every > 0 {
+		sooner(s.i.every)
+	}
+	return wait, ok
+}
+
+// expiry returns when the stream ends with its credential.
+func (s *stream) expiry() (time.Time, bool) {
+	id := s.identity.Load()
+	ends := id.ends
+	if ends.IsZero() {
+		ends = id.Expiry
+	}
+	if s.i.keepExpired || ends.IsZero() {
+		return time.Time{}, false
+	}
+	return ends.Add(s.i.grace), true
+}
+
+// tick looks whether the stream must end.
+func (s *stream) tick() {
+	now := time.Now()
+	at, expires := s.expiry()
+	switch {
+	case expires && !now.Before(at), s.i.maxAge > 0 && time.Since(s.call.Start()) >= s.i.maxAge:
+		s.finish(ErrExpired)
+		return
+	case s.i.every > 0:
+		if err := s.revalidate(); err != nil && !errors.Is(err, ErrUnavailable) {
+			s.finish(err)
+			return
+		}
+	}
+	s.rearm()
+}
+
+func (s *stream) rearm() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if next, ok := s.next(time.Now()); ok && !s.over {
+		if s.timer == nil {
+			s.timer = time.AfterFunc(next, s.tick)
+		} else {
+			s.timer.Reset(next)
+		}
+	}
+}
+
+// revalidate asks whether the caller is still good.
+func (s *stream) revalidate() error {
+	_, err := authenticate(s.parent, AuthenticatorFunc(func(ctx context.Context, _ *Request) (*Identity, error) {
+		id := s.identity.Load()
+		return id, s.i.revalidate(ctx, id)
+	}), nil)
+	return err
+}
+
+// finish ends the stream: what its handler waits for returns, and it cannot succeed.
+func (s *stream) finish(err error) {
+	coded := s.coded(err)
+	if !s.ended.CompareAndSwap(nil, coded) {
+		return
+	}
+	s.i.notifyStream(s, err)
+	s.call.Abort(coded)
+}
+
+// coded returns the error that the client gets.
+func (s *stream) coded(err error) *connect.Error {
+	if rejected := (*rejection)(nil); errors.As(err, &rejected) {
+		late := *rejected
+		late.stream = true
+		return late.coded(s.i.domain)
+	}
+	if coded := (*connect.Error)(nil); errors.As(err, &coded) {
+		return coded
+	}
+	return (&rejection{reason: ReasonRevoked, stream: true, cause: err}).coded(s.i.domain)
+}
+
+// receive implements the Receive hook. Without an Engine nothing interrupts a Receive
+// that waits; the next one fails.
+func (s *stream) receive(context.Context) error { return s.live() }
+
+// send implements the Send hook.
+func (s *stream) send(context.Context, any) error { return s.live() }
+
+func (s *stream) live() error {
+	if err := s.ended.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// messageReceived implements the Received hook.
+func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) error {
+	if m.Err != nil || s.i.authorize == nil {
+		return nil
+	}
+	id := s.identity.Load()
+	_, err := authenticate(ctx, AuthenticatorFunc(func(ctx context.Context, _ *Request) (*Identity, error) {
+		return id, s.i.authorize(ctx, id, s.call, m.Msg)
+	}), nil)
+	if err == nil {
+		return nil
+	}
+	s.i.notifyStream(s, err)
+	return s.coded(err)
+}
+
+// returns implements the Return hook: a stream that had to end has not succeeded.
+func (s *stream) returns(_ context.Context, err error) error {
+	if ended := s.ended.Load(); ended != nil {
+		return ended
+	}
+	return err
+}
+
+// end implements the End hook.
+func (s *stream) end(context.Context, *streamwrap.End) {
+	s.mu.Lock()
+	s.over = true
+	timer := s.timer
+	s.mu.Unlock()
+	if timer != nil {
+		timer.Stop()
+	}
+	if s.streams() {
+		s.i.live.remove(s)
+	}
+}
+
+// streamContext is the context in which the caller's identity is.
+type streamContext stream
+
+var _ context.Context = (*streamContext)(nil)
+
+func (c *streamContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
+func (c *streamContext) Done() <-chan struct{}       { return c.parent.Done() }
+func (c *streamContext) Err() error                  { return c.parent.Err() }
+
+func (c *streamContext) Value(key any) any {
+	if _, ok := key.(identityKey); ok {
+		return (*stream)(c)
+	}
+	return c.parent.Value(key)
+}
