@@ -6,6 +6,7 @@ replace github.com/interconnect-go/interconnect => ../
 
 require (
 	connectrpc.com/connect v1.21.1
+	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/interconnect-go/interconnect v0.0.0
 	google.golang.org/protobuf v1.36.12
 )
