@@ -6,8 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,7 +39,7 @@ func (i *issuer) rotate() error {
 	i.key = key
 	i.keys = append(i.keys, map[string]string{
 		"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
-		"kid": fmt.Sprint(len(i.keys)), "x": encode(point[1:33]), "y": encode(point[33:]),
+		"kid": strconv.Itoa(len(i.keys)), "x": encode(point[1:33]), "y": encode(point[33:]),
 	})
 	return nil
 }

@@ -82,8 +82,11 @@ func run(ctx context.Context, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	tokens := &issuer{}
+	if err := tokens.rotate(); err != nil {
+		return err
+	}
 	var err error
-	if tokens.url, err = serve(ctx, func(string) (http.Handler, error) { return tokens, tokens.rotate() }); err != nil {
+	if tokens.url, err = serve(ctx, func(string) (http.Handler, error) { return tokens, nil }); err != nil {
 		return err
 	}
 	url, err := serve(ctx, func(string) (http.Handler, error) { return newHandler(tokens.url) })
