@@ -40,6 +40,7 @@ func Sections() []Section {
 		gzipTable(),
 		protocolTable(),
 		tunedTable(),
+		retryTable(),
 	}
 }
 
