@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -31,7 +32,7 @@ func GRPC(initial time.Duration, factor float64, limit time.Duration) Backoff {
 	}
 	return func(retry int, _ time.Duration) time.Duration {
 		d := float64(exponential(initial, factor, limit, retry))
-		return time.Duration(d * (0.8 + 0.4*rand.Float64())) //nolint:gosec // to spread the load
+		return time.Duration(min(d*(0.8+0.4*rand.Float64()), math.MaxInt64/2)) //nolint:gosec // to spread the load
 	}
 }
 
@@ -42,7 +43,11 @@ func Decorrelated(base, limit time.Duration) Backoff {
 		panic("retry: Decorrelated: delays are not positive and ascending")
 	}
 	return func(_ int, previous time.Duration) time.Duration {
-		return min(between(base, 3*max(previous, base)), limit)
+		high := limit
+		if last := max(previous, base); last < limit/3 {
+			high = 3 * last
+		}
+		return between(base, high)
 	}
 }
 
@@ -61,7 +66,10 @@ func exponential(base time.Duration, factor float64, limit time.Duration, retry 
 	for i := 1; i < retry && d < float64(limit); i++ {
 		d *= factor
 	}
-	return min(time.Duration(min(d, float64(limit))), limit)
+	if d >= float64(limit) {
+		return limit // which may be more than a float can be turned into
+	}
+	return time.Duration(d)
 }
 
 // between returns a random duration from low up to high.
@@ -69,5 +77,5 @@ func between(low, high time.Duration) time.Duration {
 	if high <= low {
 		return low
 	}
-	return low + rand.N(high-low+1) //nolint:gosec // to spread the load
+	return low + rand.N(high-low) //nolint:gosec // to spread the load
 }

@@ -28,7 +28,10 @@ func (c *concurrent) Extra(server string) (release func(), ok bool) {
 			u.retries++
 		}
 	})
-	return func() { c.servers.do(server, func(u *underWay) { u.retries-- }) }, ok
+	if !ok {
+		return nil, false
+	}
+	return func() { c.servers.do(server, func(u *underWay) { u.retries-- }) }, true
 }
 
 func (*concurrent) End(string, Class, bool) {}

@@ -21,6 +21,9 @@ func Ratio(share float64, floorPerSecond float64) Budget {
 	return &ratio{share: share, floor: floorPerSecond * ratioWindow.Seconds()}
 }
 
+// rounding is what sums of shares may miss: ten fifths are less than two.
+const rounding = 1e-9
+
 // ratio is a window of deposits, the share of each RPC, less withdrawals, the
 // retries.
 type ratio struct {
@@ -36,7 +39,7 @@ func (r *ratio) Begin(server string) bool {
 func (r *ratio) Extra(server string) (release func(), ok bool) {
 	r.servers.do(server, func(w *window) {
 		now := time.Now()
-		if ok = w.add(0, now, ratioWindow)+r.floor >= 1; ok {
+		if ok = w.add(0, now, ratioWindow)+r.floor >= 1-rounding; ok {
 			w.add(-1, now, ratioWindow)
 		}
 	})

@@ -6,6 +6,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// overhead is what a message takes beside its bytes.
+const overhead = 64
+
 // buffers is how much streams may keep for replays, and do.
 type buffers struct {
 	each, total int64
@@ -43,11 +46,11 @@ func (a *account) settle() { a.buffers.used.Add(-a.size.Swap(0)) }
 // cloned returns a copy of a message and its size in bytes.
 func (c *config) cloned(msg any) (clone any, size int64, ok bool) {
 	if m, isProto := msg.(proto.Message); isProto {
-		return proto.Clone(m), int64(proto.Size(m)), true
+		return proto.Clone(m), int64(proto.Size(m)) + overhead, true
 	}
 	if c.clone == nil {
 		return nil, 0, false
 	}
 	clone, n, ok := c.clone(msg)
-	return clone, int64(max(n, 0)), ok
+	return clone, int64(max(n, 0)) + overhead, ok
 }

@@ -32,6 +32,7 @@ type call struct {
 	exponent    int // retries since the server last said when
 	delay       time.Duration
 	nested      bool // a handler makes it that serves a retry
+	hedging     bool // attempts run beside each other
 
 	mu      sync.Mutex // guards what follows: a stream is closed from anywhere
 	begun   bool       // the Budget knows of the RPC
@@ -51,10 +52,10 @@ type try struct {
 	trace   trace
 	end     func(error)
 	release func()
-	timer   *time.Timer
+	timer   atomic.Pointer[time.Timer]
 	answer  atomic.Pointer[foreign]
-	counted bool      // the Budget knows of its success
-	over    sync.Once // its end
+	counted atomic.Bool // the Budget knows of its success
+	over    sync.Once   // its end
 }
 
 func (i *Interceptor) newCall(ctx context.Context, spec connect.Spec, server string) call {
@@ -121,15 +122,30 @@ func (c *tryContext) Value(key any) any {
 // a stream's ends with its first message.
 func (t *try) limit(timeout time.Duration) {
 	if timeout > 0 {
-		t.timer = time.AfterFunc(timeout, func() { t.cancel(errAttemptTimeout) })
+		t.timer.Store(time.AfterFunc(timeout, func() { t.cancel(errAttemptTimeout) }))
 	}
 }
 
 // stop ends the attempt's own time.
 func (t *try) stop() {
-	if t.timer != nil {
-		t.timer.Stop()
+	if timer := t.timer.Load(); timer != nil {
+		timer.Stop()
 	}
+}
+
+// explain returns the error of an attempt that this package ended: connect's says
+// that somebody canceled it.
+func (c *call) explain(t *try, err error) error {
+	if err == nil || connect.IsWireError(err) || c.ctx.Err() != nil {
+		return err
+	}
+	switch cause := context.Cause(t.ctx); {
+	case errors.Is(cause, errAttemptTimeout):
+		return connect.NewError(connect.CodeDeadlineExceeded, attemptTimeoutError{})
+	case errors.Is(cause, errStorm):
+		return connect.NewError(connect.CodeUnavailable, errStorm)
+	}
+	return err
 }
 
 // setHeader adds the headers of this attempt to the request's.
@@ -190,16 +206,24 @@ func (c *call) finish(t *try, err error) (v verdict, release func()) {
 	t.stop()
 	class := c.classify(t, err)
 	v, retryable := c.judge(class, err, t.said(class, err))
+	c.book(t, class, retryable) // before it is asked for more
 	if v.again && !v.transparent {
 		var ok bool
 		if release, ok = c.i.budget.Extra(c.server); !ok {
-			v.again = false
+			v.again, release = false, nil
 			c.exhaust()
 			c.notify(Event{Kind: Throttled, Attempt: t.Attempt})
 		}
 	}
-	c.record(t, class, err, retryable, v)
+	c.record(t, class, err, v)
 	return v, release
+}
+
+// book tells the Budget how an attempt came out, once.
+func (c *call) book(t *try, class Class, retryable bool) {
+	if t.counted.CompareAndSwap(false, true) {
+		c.i.budget.End(c.server, class, retryable)
+	}
 }
 
 // classify returns the class of an attempt's error.
@@ -230,14 +254,14 @@ func (t *try) said(class Class, err error) pushback {
 }
 
 // record notes an attempt that is over.
-func (c *call) record(t *try, class Class, err error, retryable bool, v verdict) {
+func (c *call) record(t *try, class Class, err error, v verdict) {
+	c.book(t, class, false)
 	t.over.Do(func() {
+		c.mu.Lock()
 		t.Class, t.Err, t.Elapsed = class, err, time.Since(t.Start)
-		t.Connections = int(t.trace.connections.Load())
+		t.Connections = int(t.trace.connections())
+		c.mu.Unlock()
 		c.note(t.Attempt)
-		if !t.counted {
-			c.i.budget.End(c.server, class, retryable)
-		}
 		spend(t.release)
 		next := time.Duration(-1)
 		if v.again {
@@ -263,16 +287,19 @@ func (c *call) judge(class Class, err error, said pushback) (v verdict, retryabl
 		v.transparent = false // from now on it counts
 	}
 	if !v.transparent && c.counted >= c.policy.MaxAttempts {
-		c.exhaust()
+		if c.counted > 1 {
+			c.exhaust()
+		}
 		return verdict{}, true
 	}
 	switch {
 	case said.invited:
 		v.delay, v.asked, c.exponent = said.wait(), true, 0
-		if v.delay > c.policy.MaxServerDelay {
+		if said.delay > c.policy.MaxServerDelay {
 			return verdict{}, true
 		}
 	case v.transparent && c.transparent == 0: // the first one is for free
+	case c.hedging: // the next attempt need not wait for this one
 	default:
 		c.exponent++
 		v.delay = c.policy.Backoff(c.exponent, c.delay)

@@ -2,6 +2,7 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"sync"
@@ -44,6 +45,22 @@ func (m *maskedCallInfo) answer(method string, res connect.AnyResponse) {
 		tellCallInfo(m.info, method, winner{res})
 	}
 }
+
+// fail tells the caller's CallInfo of an attempt that failed.
+func (m *maskedCallInfo) fail(method string, err error) {
+	e := (*connect.Error)(nil)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.info != nil && errors.As(err, &e) {
+		tellCallInfo(m.info, method, loser{e})
+	}
+}
+
+// loser is where a CallInfo has the headers of an RPC that failed from.
+type loser struct{ err *connect.Error }
+
+func (l loser) ResponseHeader() http.Header  { return l.err.Meta() }
+func (l loser) ResponseTrailer() http.Header { return l.err.Meta() }
 
 // winner is where a CallInfo has headers from.
 type winner struct{ res connect.AnyResponse }

@@ -76,6 +76,7 @@ type Trace struct {
 var (
 	errAttemptTimeout = connect.NewError(connect.CodeDeadlineExceeded, attemptTimeoutError{})
 	errStorm          = errors.New("transport repeats the request too often")
+	errRefused        = errors.New("message refused in a replay")
 	errSuperseded     = errors.New("another attempt takes its place")
 )
 
@@ -100,6 +101,8 @@ func Classify(err error, t Trace) Class {
 		return AttemptTimeout
 	case errors.Is(t.Cause, errStorm):
 		return Transport
+	case errors.Is(t.Cause, errRefused):
+		return Local
 	case errors.Is(t.Cause, errSuperseded):
 		return Canceled
 	case connect.IsWireError(err):

@@ -27,7 +27,8 @@ func Disable(ctx context.Context) context.Context {
 }
 
 // PreviousAttempts returns how many attempts the client has made before at the RPC
-// that a handler serves, as it says itself.
+// that a handler serves, as it says itself. In interceptors of streams it is 0: connect
+// has no headers for them in their context.
 func PreviousAttempts(ctx context.Context) int {
 	info, ok := connect.CallInfoForHandlerContext(ctx)
 	if !ok {

@@ -42,7 +42,8 @@
 // them to a fifth of the RPCs by default; a handler whose own RPC was exhausted tells
 // its client not to retry; a handler that serves a retry does not retry what it
 // calls, except what never was processed; and net/http's own repetitions, which have
-// no limit, get one. [Policy.WorstCase] says what remains.
+// no limit, get one. [Policy.WorstCase] says what remains. Requests that an interceptor
+// further in makes with the RPC's own context count as the RPC's: give them another one.
 //
 // # Errors
 //

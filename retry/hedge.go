@@ -12,7 +12,7 @@ import (
 func (u *unary) hedge() (connect.AnyResponse, error) {
 	h := &hedged{unary: u, answers: make(chan answer, u.policy.MaxAttempts+u.policy.MaxTransportRetries)}
 	h.info = maskCallInfo(u.ctx)
-	u.ctx = h.info
+	u.ctx, u.hedging = h.info, true
 	defer h.stop()
 	h.start(verdict{}, nil)
 	return h.race()
@@ -34,6 +34,9 @@ type answer struct {
 	req connect.AnyRequest
 	res connect.AnyResponse
 	err error
+
+	panicked bool
+	panic    any
 }
 
 // start begins an attempt.
@@ -43,9 +46,16 @@ func (h *hedged) start(v verdict, release func()) {
 	h.running = append(h.running, t)
 	req := h.request(t)
 	go func() {
-		res, err := h.next(t.ctx, req)
-		t.trace.began()
-		h.answers <- answer{t, req, res, err}
+		a := answer{t: t, req: req, panicked: true}
+		defer func() {
+			if a.panicked {
+				a.panic = recover() // it goes on where the caller can recover
+			}
+			t.trace.began()
+			h.answers <- a
+		}()
+		a.res, a.err = h.next(t.ctx, req)
+		a.panicked = false
 	}()
 }
 
@@ -55,13 +65,26 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 	defer timer.Stop()
 	next := verdict{again: true}
 	for {
+		var ended <-chan struct{} // attempts under way notice it themselves
+		if len(h.running) == 0 {
+			ended = h.ctx.Done()
+		}
 		select {
+		case <-ended:
+			spend(h.release)
+			_, err := h.wait(0, nil, h.last().Err)
+			return nil, h.failed(err)
 		case <-timer.C:
 			if h.more(&next) {
 				timer.Reset(h.policy.Hedge)
 			}
 		case a := <-h.answers:
 			h.running = slices.DeleteFunc(h.running, func(t *try) bool { return t == a.t })
+			if a.panicked {
+				h.record(a.t, Local, errPanic, verdict{})
+				panic(a.panic) // it is not this package's
+			}
+			a.err = h.explain(a.t, a.err)
 			v, release := h.finish(a.t, a.err)
 			a.t.cancel(nil)
 			if a.err == nil {
@@ -71,6 +94,7 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 			}
 			if v.fatal || !v.again && len(h.running) == 0 {
 				spend(h.release)
+				h.info.fail(a.req.HTTPMethod(), a.err)
 				return nil, h.failed(a.err)
 			}
 			if !v.again {
@@ -79,9 +103,6 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 			}
 			spend(h.release)
 			h.release, next = release, v
-			if !v.asked {
-				next.delay = 0
-			}
 			timer.Reset(next.delay)
 		}
 	}
@@ -112,6 +133,6 @@ func (h *hedged) stop() {
 		t.cancel(errSuperseded)
 		t.stop()
 		<-t.trace.marshaled
-		h.record(t, Canceled, errSuperseded, false, verdict{})
+		h.record(t, Canceled, errSuperseded, verdict{})
 	}
 }

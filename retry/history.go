@@ -37,8 +37,9 @@ func (a Attempt) String() string {
 	return fmt.Sprintf("attempt %d after %v: %s", a.Number, a.Delay, result)
 }
 
-// HistoryOf returns the attempts of an RPC that failed after more than one, or was
-// not tried again though it could have been; nil for other errors.
+// HistoryOf returns the attempts of an RPC that failed after more than one, or whose
+// only one was not followed by another because the [Budget] refused it; nil for other
+// errors.
 func HistoryOf(err error) []Attempt {
 	if e := (*failure)(nil); errors.As(err, &e) {
 		return e.attempts

@@ -61,8 +61,8 @@ func WithBudget(b Budget) Option {
 
 // WithBufferLimits sets how many bytes of messages one stream may keep, and all
 // streams of the interceptor together, until they are committed to an attempt. A
-// stream that sends more cannot be tried again. The defaults are 256 KiB and
-// 16 MiB.
+// stream that sends more cannot be tried again. Each message counts 64 bytes more than
+// its size. The defaults are 256 KiB and 16 MiB.
 func WithBufferLimits(perStream, total int) Option {
 	if perStream < 0 || total < perStream {
 		panic("retry: WithBufferLimits: not 0 <= perStream <= total")

@@ -93,9 +93,12 @@ func (p Policy) Validate() error {
 		}
 	}
 	if p.MaxAttempts == 1 {
-		for name, set := range map[string]bool{"Backoff": p.Backoff != nil, "Codes": p.Codes != nil, "Hedge": p.Hedge > 0} {
-			if set {
-				complain("%s with one attempt", name)
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"Backoff", p.Backoff != nil}, {"Codes", p.Codes != nil}, {"Hedge", p.Hedge > 0}} {
+			if f.set {
+				complain("%s with one attempt", f.name)
 			}
 		}
 	}
@@ -105,7 +108,7 @@ func (p Policy) Validate() error {
 	return errors.Join(errs...)
 }
 
-// WorstCase returns how many requests a server may see for one RPC: attempts, each
+// WorstCase returns about how many requests a server may see for one RPC: attempts, each
 // with the repetitions of net/http, and those it never began with. Layers is how
 // many services on the way retry with this policy; each multiplies the load of the
 // next one.
@@ -129,6 +132,7 @@ func (p Policy) withDefaults() Policy {
 	if p.Backoff == nil {
 		p.Backoff = FullJitter(50*time.Millisecond, 2*time.Second)
 	}
+	p.Codes = slices.Clone(p.Codes)
 	if p.Codes == nil {
 		p.Codes = []connect.Code{connect.CodeUnavailable}
 	}

@@ -1,6 +1,8 @@
 package retry
 
 import (
+	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -21,7 +23,8 @@ const (
 // google.rpc.RetryInfo and as Retry-After. It returns err.
 func Pushback(err *connect.Error, delay time.Duration) *connect.Error {
 	delay = max(delay, 0)
-	err.Meta().Set(pushbackKey, strconv.FormatInt(delay.Milliseconds(), 10))
+	millis := min((delay+time.Millisecond-1)/time.Millisecond, math.MaxInt32)
+	err.Meta().Set(pushbackKey, strconv.FormatInt(int64(millis), 10))
 	err.Meta().Set(retryAfterKey, strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
 	if detail, failed := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}); failed == nil {
 		err.AddDetail(detail)
@@ -73,8 +76,12 @@ func retryAfter(text string, now time.Time) (time.Duration, bool) {
 	if text == "" {
 		return 0, false
 	}
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+	seconds, err := strconv.ParseUint(text, 10, 31)
+	if err == nil {
 		return time.Duration(seconds) * time.Second, true
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return math.MaxInt64, true
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return max(at.Sub(now), 0), true

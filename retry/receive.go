@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"context"
 	"errors"
 	"io"
 )
@@ -8,6 +9,9 @@ import (
 // Receive implements [connect.StreamingClientConn].
 func (s *stream) Receive(msg any) error {
 	if t := s.won.Load(); t != nil {
+		if s.final != nil {
+			return s.final
+		}
 		return s.received(t, t.conn.Receive(msg))
 	}
 	for {
@@ -18,10 +22,7 @@ func (s *stream) Receive(msg any) error {
 		err = t.conn.Receive(msg)
 		if err == nil || errors.Is(err, io.EOF) {
 			s.stay(ByMessage)
-			if !t.counted {
-				t.counted = true
-				s.i.budget.End(s.server, Success, false)
-			}
+			s.book(t.try, Success, false)
 			return s.received(t, err)
 		}
 		if s.won.Load() != nil {
@@ -52,16 +53,22 @@ func (s *stream) received(t *streamTry, err error) error {
 		s.conclude(t, Success, nil)
 		return err
 	}
-	s.conclude(t, s.classify(&t.try, err), err)
+	s.conclude(t, s.classify(t.try, err), err)
 	return s.failed(err)
 }
 
 // again begins another attempt after one that failed, or returns the stream's error.
 func (s *stream) again(t *streamTry, err error) (bool, error) {
 	if refusal := t.refusal.Load(); refusal != nil {
-		err = *refusal
+		switch {
+		case errors.Is(context.Cause(t.ctx), errRefused): // in a replay
+			err = *refusal
+		case errors.Is(err, *refusal): // and with its headers the RPC
+			t.cancel(errRefused)
+		}
 	}
-	v, release := s.finish(&t.try, err)
+	err = s.explain(t.try, err)
+	v, release := s.finish(t.try, err)
 	t.cancel(errSuperseded)
 	_ = t.conn.CloseResponse()
 	if v.again {
@@ -72,14 +79,15 @@ func (s *stream) again(t *streamTry, err error) (bool, error) {
 		if s.replace(next) {
 			return true, nil
 		}
-		release = nil
-		s.finish(&next.try, errGivenUp)
+		release = nil // the attempt gives it back
+		s.record(next.try, Canceled, errGivenUp, verdict{})
 		next.cancel(errSuperseded)
 	}
 	spend(release)
 	s.stay(ByFailure)
 	s.done()
-	return false, s.failed(err)
+	s.final = s.failed(err)
+	return false, s.final
 }
 
 // replace makes an attempt the one that is under way, and has it catch up, unless
@@ -101,7 +109,7 @@ func (s *stream) replace(t *streamTry) bool {
 
 // conclude ends the attempt to which the stream was committed.
 func (s *stream) conclude(t *streamTry, class Class, err error) {
-	s.record(&t.try, class, err, false, verdict{})
+	s.record(t.try, class, err, verdict{})
 	t.cancel(nil)
 	s.done()
 }

@@ -86,7 +86,8 @@ type resumed struct {
 	request   any  // a copy; nil: it cannot be copied
 	last      any  // a copy of the last message
 	received  int64
-	fruitless int // resumptions since then
+	fruitless int           // resumptions since then
+	delay     time.Duration // before the last of them
 }
 
 var _ connect.StreamingClientConn = (*resumed)(nil)
@@ -177,7 +178,10 @@ func (r *resumed) resumable(s *stream, err error) bool {
 // again opens the next stream, after a while, or returns the error of the last one.
 func (r *resumed) again(s *stream, failure error) error {
 	r.fruitless++
-	delay := s.policy.Backoff(r.fruitless, 0)
+	if r.fruitless == 1 {
+		r.delay = 0
+	}
+	delay := s.policy.Backoff(r.fruitless, r.delay)
 	if said := (*connect.Error)(nil); connect.IsWireError(failure) && errors.As(failure, &said) {
 		p := pushbackOf(said, time.Now())
 		if p.stop || p.delay > s.policy.MaxServerDelay {
@@ -186,6 +190,10 @@ func (r *resumed) again(s *stream, failure error) error {
 		if p.invited {
 			delay = p.wait()
 		}
+	}
+	r.delay = delay
+	if deadline, ok := s.ctx.Deadline(); ok && time.Until(deadline) < delay+s.policy.MinRemaining {
+		return failure
 	}
 	release, ok := s.i.budget.Extra(s.server)
 	if !ok {

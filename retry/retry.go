@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"connectrpc.com/connect"
 
@@ -14,6 +15,7 @@ var (
 	errThrottled = errors.New("server is in trouble, the request was not sent")
 	errClosed    = errors.New("stream closed before its end")
 	errGivenUp   = errors.New("stream committed to another attempt")
+	errPanic     = errors.New("interceptor panicked")
 )
 
 // Interceptor tries RPCs of clients again, of all kinds. It implements
@@ -94,6 +96,9 @@ func final(err error) error {
 	told := connect.NewError(cause.Code(), cause.Unwrap())
 	for _, detail := range cause.Details() {
 		told.AddDetail(detail)
+	}
+	if !connect.IsWireError(cause) {
+		maps.Copy(told.Meta(), cause.Meta())
 	}
 	return NoRetry(told)
 }

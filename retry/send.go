@@ -28,18 +28,25 @@ func (s *stream) CloseRequest() error {
 // meanwhile, with the one that follows it.
 func (s *stream) do(o operation) error {
 	t, index, err := s.write(o)
-	for err == nil {
+	if err == nil && index < 0 {
+		return o.do(t.conn, o.msg)
+	}
+	for msg := o.msg; err == nil; msg = nil {
 		var local bool
-		if err, local = s.deliver(t, index, o.msg, true); local {
+		if err, local = s.deliver(t, index, msg, true); local {
 			return err
 		}
 		s.mu.Lock()
 		current := s.current
 		s.mu.Unlock()
 		if current == t {
-			return s.sent(err)
+			err = s.sent(err)
+			break
 		}
 		t, err = current, nil
+	}
+	if o.kind == closeRequest && errors.Is(err, io.EOF) {
+		return nil // as with connect: it would take it for the RPC's error
 	}
 	return err
 }
@@ -57,11 +64,14 @@ func (s *stream) sent(err error) error {
 func (s *stream) write(o operation) (t *streamTry, index int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t := s.fast.Load(); t != nil {
+		return t, -1, nil // meanwhile
+	}
 	if !s.opened {
 		s.open()
 	}
 	if s.refused != nil {
-		return nil, 0, io.EOF // Receive says why
+		return nil, 0, io.EOF
 	}
 	if o.kind == sendMessage && s.won.Load() == nil {
 		clone, size, ok := s.i.cloned(o.msg)
@@ -82,8 +92,15 @@ func (s *stream) write(o operation) (t *streamTry, index int, err error) {
 func (s *stream) open() {
 	s.opened = true
 	s.edit = editOf(s.before, s.first.conn.RequestHeader())
-	s.refused = s.admit()
-	s.first.limit(s.policy.AttemptTimeout)
+	if s.refused = s.admit(); s.refused != nil {
+		s.first.cancel(s.refused)
+		return
+	}
+	if s.current != s.first { // it failed before anything was sent
+		s.edit.apply(s.current.conn.RequestHeader())
+		s.current.stop()
+	}
+	s.current.limit(s.policy.AttemptTimeout)
 }
 
 // deliver does the operations of the log up to index with an attempt. The last one
@@ -104,11 +121,12 @@ func (s *stream) deliver(t *streamTry, index int, msg any, own bool) (err error,
 		local := err != nil && !errors.Is(err, io.EOF) && t.ctx.Err() == nil
 		switch {
 		case local && mine:
+			t.refusal.Store(&err)
 			s.retract()
 			return err, true
 		case local:
 			t.refusal.Store(&err)
-			t.cancel(err)
+			t.cancel(errRefused)
 		}
 		t.err = err
 		t.done++
@@ -131,7 +149,7 @@ func (s *stream) operation(index int) (operation, bool) {
 // in may change it.
 func (s *stream) message(o operation, mine bool, msg any) any {
 	switch {
-	case mine:
+	case mine && msg != nil:
 		return msg
 	case o.kept && s.won.Load() == nil:
 		clone, _, _ := s.i.cloned(o.msg)

@@ -47,6 +47,7 @@ type stream struct {
 	log     []operation
 	kept    *account // what the log takes
 	refused error    // by the Budget
+	final   error    // of Receive, which it is for
 
 	once   sync.Once
 	closed chan struct{} // by CloseResponse
@@ -54,7 +55,7 @@ type stream struct {
 
 // streamTry is an attempt at a stream.
 type streamTry struct {
-	try
+	*try
 
 	conn connect.StreamingClientConn
 
@@ -78,8 +79,8 @@ func (i *Interceptor) newStream(ctx context.Context, spec connect.Spec, next con
 
 // attempt opens an attempt. Nothing is sent yet.
 func (s *stream) attempt(v verdict, release func()) *streamTry {
-	t := &streamTry{}
-	s.begin(&t.try, v, false, release)
+	t := &streamTry{try: new(try)}
+	s.begin(t.try, v, false, release)
 	t.conn = s.next(t.ctx, s.spec)
 	t.setHeader(t.conn.RequestHeader())
 	return t
@@ -106,6 +107,15 @@ func (s *stream) ResponseTrailer() http.Header { return s.stay(ByUse).conn.Respo
 func (s *stream) CloseResponse() error {
 	s.once.Do(func() { close(s.closed) })
 	t := s.stay(ByUse)
+	s.mu.Lock()
+	refused := s.refused
+	s.mu.Unlock()
+	if refused != nil {
+		return nil // nothing was sent
+	}
+	if s.ctx.Err() != nil {
+		t.cancel(context.Cause(s.ctx)) // it is not its user who closes the attempt
+	}
 	err := t.conn.CloseResponse()
 	s.conclude(t, Canceled, connect.NewError(connect.CodeCanceled, errClosed))
 	return err
@@ -121,7 +131,10 @@ func (s *stream) commit(t *streamTry, reason Reason) {
 	if s.kept != nil {
 		s.kept.settle()
 	}
-	s.notify(Event{Kind: Committed, Attempt: t.Attempt, Reason: reason})
+	s.call.mu.Lock()
+	attempt := t.Attempt
+	s.call.mu.Unlock()
+	s.notify(Event{Kind: Committed, Attempt: attempt, Reason: reason})
 }
 
 // stay commits the stream to the attempt that is under way, or has been before.

@@ -9,7 +9,8 @@ import (
 
 // trace is what the transport tells of an attempt.
 type trace struct {
-	connections  atomic.Int64
+	got          atomic.Int64 // connections
+	asked        atomic.Int64 // for one, since it got the last
 	wroteHeaders atomic.Bool
 
 	hooks  httptrace.ClientTrace
@@ -24,15 +25,31 @@ type trace struct {
 // the request more often than limit, cancel is called.
 func (t *trace) watch(ctx context.Context, limit int, cancel context.CancelCauseFunc) context.Context {
 	t.limit, t.cancel = int64(limit), cancel
-	t.hooks.GetConn, t.hooks.WroteHeaders = t.getConn, t.wrote
+	t.hooks.GetConn, t.hooks.GotConn, t.hooks.WroteHeaders = t.getConn, t.gotConn, t.wrote
 	return httptrace.WithClientTrace(ctx, &t.hooks)
 }
 
 func (t *trace) getConn(string) {
 	t.began()
-	if t.connections.Add(1) > t.limit {
+	t.asked.Add(1)
+	if t.connections() > t.limit {
 		t.cancel(errStorm)
 	}
+}
+
+func (t *trace) gotConn(httptrace.GotConnInfo) {
+	t.got.Add(1)
+	t.asked.Store(0)
+}
+
+// connections returns on how many connections the transport has tried. HTTP/2 may ask
+// twice for the one on which it sends a request, and for many that it does not get.
+func (t *trace) connections() int64 {
+	asked := t.asked.Load()
+	if asked > 1 {
+		asked--
+	}
+	return t.got.Load() + asked
 }
 
 func (t *trace) wrote() { t.wroteHeaders.Store(true) }
@@ -46,6 +63,6 @@ func (t *trace) began() {
 
 // read returns what is known now.
 func (t *trace) read() Trace {
-	n := t.connections.Load()
+	n := t.connections()
 	return Trace{Traced: n > 0, Connections: int(n), WroteHeaders: t.wroteHeaders.Load()}
 }

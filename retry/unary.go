@@ -2,7 +2,6 @@ package retry
 
 import (
 	"context"
-	"maps"
 	"net/http"
 
 	"connectrpc.com/connect"
@@ -20,8 +19,8 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, u.failed(err)
 		}
 		defer u.done()
-		u.header = snapshot(req.Header())
-		if u.policy.Hedge > 0 && hedges && u.policy.safetyOf(u.spec) == idempotent {
+		u.keep(req.Header())
+		if u.policy.Hedge > 0 && hedges && !u.nested && u.policy.safetyOf(u.spec) == idempotent {
 			return u.hedge()
 		}
 		return u.retry()
@@ -33,9 +32,34 @@ type unary struct {
 	call
 
 	req    connect.AnyRequest
-	header http.Header // as the caller left them
 	next   connect.UnaryFunc
+	header []headerLine // as the caller left them
+	few    [8]headerLine
 	first  try
+}
+
+// headerLine is a key of headers and its values.
+type headerLine struct {
+	key    string
+	values []string
+}
+
+// keep keeps a copy of headers, for which there usually is room. Values are shared until
+// somebody adds to them.
+func (u *unary) keep(h http.Header) {
+	u.header = u.few[:0]
+	for key, values := range h {
+		u.header = append(u.header, headerLine{key, values[:len(values):len(values)]})
+	}
+}
+
+// fill makes headers what they were.
+func (u *unary) fill(h http.Header) http.Header {
+	clear(h)
+	for _, line := range u.header {
+		h[line.key] = line.values
+	}
+	return h
 }
 
 // retry makes one attempt after the other.
@@ -46,7 +70,7 @@ func (u *unary) retry() (connect.AnyResponse, error) {
 		u.begin(t, v, false, release)
 		t.limit(u.policy.AttemptTimeout)
 		req := u.request(t)
-		res, err := u.next(t.ctx, req)
+		res, err := u.attempt(t, req)
 		v, release = u.finish(t, err)
 		t.cancel(nil)
 		if err == nil {
@@ -66,27 +90,30 @@ func (u *unary) retry() (connect.AnyResponse, error) {
 	}
 }
 
+// attempt makes one attempt.
+func (u *unary) attempt(t *try, req connect.AnyRequest) (connect.AnyResponse, error) {
+	returned := false
+	defer func() {
+		if !returned { // it panics
+			u.record(t, Local, errPanic, verdict{})
+			t.cancel(nil)
+		}
+	}()
+	res, err := u.next(t.ctx, req)
+	returned = true
+	return res, u.explain(t, err)
+}
+
 // request returns the request of an attempt. Only what is given up while the RPC goes
 // on may still be read when the next one begins.
 func (u *unary) request(t *try) connect.AnyRequest {
 	req := u.req
 	switch abandons := u.policy.AttemptTimeout > 0 || u.policy.Hedge > 0; {
 	case copies && (t.Number > 1 || abandons):
-		req = copyRequest(u.req, snapshot(u.header))
+		req = copyRequest(u.req, u.fill(make(http.Header, len(u.header))))
 	case t.Number > 1:
-		clear(req.Header())
-		maps.Copy(req.Header(), snapshot(u.header))
+		u.fill(req.Header())
 	}
 	t.setHeader(req.Header())
 	return req
-}
-
-// snapshot returns a copy of headers whose values are shared until somebody adds to
-// them.
-func snapshot(h http.Header) http.Header {
-	copied := make(http.Header, len(h))
-	for key, values := range h {
-		copied[key] = values[:len(values):len(values)]
-	}
-	return copied
 }
