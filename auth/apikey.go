@@ -41,6 +41,9 @@ func APIKey(header string, lookup func(context.Context, KeyDigest) (*Identity, e
 func StaticKeys(keys map[KeyDigest]*Identity) func(context.Context, KeyDigest) (*Identity, error) {
 	known := make(map[KeyDigest]*Identity, len(keys))
 	for digest, id := range keys {
+		if id == nil {
+			panic("auth: StaticKeys: nil Identity")
+		}
 		copied := *id
 		if copied.Method == "" {
 			copied.Method = "apikey"

@@ -90,16 +90,21 @@ func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identit
 	case err == nil:
 		return id, nil
 	}
+	return nil, understood(ctx, err)
+}
+
+// understood makes sense of an error that somebody else's function returned.
+func understood(ctx context.Context, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
-		return nil, connect.NewError(contextCode(ctxErr), ctxErr)
+		return connect.NewError(contextCode(ctxErr), ctxErr)
 	}
 	if rejected := (*rejection)(nil); errors.As(err, &rejected) {
-		return nil, err
+		return err
 	}
 	if coded := (*connect.Error)(nil); errors.As(err, &coded) {
-		return nil, coded
+		return coded
 	}
-	return nil, &rejection{reason: ReasonBroken, cause: err}
+	return &rejection{reason: ReasonBroken, cause: err}
 }
 
 func contextCode(err error) connect.Code {

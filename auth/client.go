@@ -3,11 +3,13 @@ package auth
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 
 	"connectrpc.com/connect"
 
+	"github.com/interconnect-go/interconnect/internal/request"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -74,7 +76,7 @@ func (s *clientStream) header(ctx context.Context, h http.Header) error {
 
 // returns implements the Return hook.
 func (s *clientStream) returns(_ context.Context, err error) error {
-	if s.token != "" && refused(err) {
+	if refused(err) && s.token != "" { // in this order: without an answer the header may still be under way
 		s.c.invalidate(s.token)
 	}
 	return err
@@ -100,36 +102,50 @@ func (c *ClientInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc 
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		req.Header().Set(authorization, first.header())
-		res, err := next(ctx, req)
+		res, err := send(ctx, req, first, nil, next)
 		if err == nil || !refused(err) {
-			c.restore(req, err)
 			return res, err
 		}
 		c.invalidate(first.Value)
-		second, failed := c.source.Token(ctx)
-		if failed != nil || second.Value == first.Value || !repeats(err, req.Spec()) {
-			c.restore(req, err)
+		if !repeats(err, req.Spec()) {
 			return res, err
 		}
-		actx, end := streamwrap.BeginAttempt(ctx, &streamwrap.Attempt{Number: 2, Previous: err})
-		req.Header().Set(authorization, second.header())
-		res, err = next(actx, req)
+		second, failed := c.source.Token(ctx)
+		if failed != nil || second.Value == first.Value {
+			return res, err
+		}
+		attempt := &streamwrap.Attempt{Number: 2, Previous: err}
+		actx, end := streamwrap.BeginAttempt(ctx, attempt)
+		res, err = send(actx, req, second, attempt.Header, next)
 		end(err)
 		if err != nil && refused(err) {
 			c.invalidate(second.Value)
 		}
-		c.restore(req, err)
 		return res, err
 	}
 }
 
-// restore takes the token out of a request that its caller may use for another
-// server. Without an answer net/http may still read the headers.
-func (c *ClientInterceptor) restore(req connect.AnyRequest, err error) {
-	if err == nil || connect.IsWireError(err) {
-		req.Header().Del(authorization)
+// send makes an RPC with a token and more headers, in a copy of the request: its caller
+// may use it for another server, while net/http may still read the headers of one that
+// has no answer.
+func send(ctx context.Context, req connect.AnyRequest, t Token, more http.Header, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	header := req.Header()
+	if request.Copyable {
+		header = header.Clone()
 	}
+	maps.Copy(header, more)
+	header.Set(authorization, t.header())
+	if !request.Copyable {
+		res, err := next(ctx, req)
+		if err == nil || connect.IsWireError(err) { // else net/http may still read them
+			header.Del(authorization)
+		}
+		return res, err
+	}
+	copied := request.Copy(req, header)
+	res, err := next(ctx, copied)
+	request.TakeMethod(copied, req)
+	return res, err
 }
 
 func (c *ClientInterceptor) invalidate(token string) {

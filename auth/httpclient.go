@@ -8,7 +8,10 @@ import (
 	"connectrpc.com/connect"
 )
 
-var errPlaintext = errors.New("credentials are not sent without TLS")
+var (
+	errPlaintext = errors.New("credentials are not sent without TLS")
+	errRedirects = errors.New("stopped after 10 redirects")
+)
 
 // HTTPClient returns a client that sends requests with client, but refuses those with
 // an Authorization header that would travel without TLS, except to this machine
@@ -18,13 +21,33 @@ func HTTPClient(client connect.HTTPClient) connect.HTTPClient {
 	if client == nil {
 		panic("auth: HTTPClient: nil client")
 	}
+	if own, ok := client.(*http.Client); ok { // which follows redirections by itself
+		copied := *own
+		copied.CheckRedirect = func(r *http.Request, via []*http.Request) error {
+			switch {
+			case isPlaintext(r):
+				return connect.NewError(connect.CodeUnauthenticated, errPlaintext)
+			case own.CheckRedirect != nil:
+				return own.CheckRedirect(r, via)
+			case len(via) >= 10:
+				return errRedirects // as net/http has it
+			}
+			return nil
+		}
+		client = &copied
+	}
 	return &httpClient{client}
+}
+
+// isPlaintext reports whether a request would show its token to others.
+func isPlaintext(r *http.Request) bool {
+	return len(r.Header[authorization]) > 0 && r.URL.Scheme != "https" && !isLoopback(r.URL.Hostname())
 }
 
 type httpClient struct{ client connect.HTTPClient }
 
 func (c *httpClient) Do(r *http.Request) (*http.Response, error) {
-	if len(r.Header[authorization]) > 0 && r.URL.Scheme != "https" && !isLoopback(r.URL.Hostname()) {
+	if isPlaintext(r) {
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}

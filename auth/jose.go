@@ -115,12 +115,14 @@ func parseClaims(segment string) (json.RawMessage, error) {
 	return data, err
 }
 
-// stringOf returns what a JSON string says; false for other values.
+// stringOf returns what a JSON string says; false for other values, and for one that is
+// no text.
 func stringOf(value json.RawMessage) (text string, ok bool) {
 	if len(value) == 0 || value[0] != '"' {
 		return "", false
 	}
-	ok = json.Unmarshal(value, &text) == nil
+	// Of escapes that are half a character all become the same one.
+	ok = json.Unmarshal(value, &text) == nil && !strings.ContainsRune(text, utf8.RuneError)
 	return text, ok
 }
 

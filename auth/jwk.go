@@ -25,7 +25,9 @@ type jwk struct {
 	Y      string   `json:"y"`
 	N      string   `json:"n"`
 	E      string   `json:"e"`
-	D      string   `json:"d"` // of a private key
+	D      string   `json:"d"` // of a private key, as are the next two
+	P      string   `json:"p"`
+	Q      string   `json:"q"`
 	K      string   `json:"k"` // of a secret
 }
 
@@ -37,7 +39,7 @@ func parseJWK(data []byte) ([]Key, error) {
 	if err := json.Unmarshal(data, &k); err != nil {
 		return nil, err
 	}
-	if k.D != "" || k.K != "" || k.Kty == "oct" {
+	if k.D+k.P+k.Q+k.K != "" || k.Kty == "oct" {
 		return nil, errNotPublic
 	}
 	if k.Use != "" && k.Use != "sig" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify") {

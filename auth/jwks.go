@@ -80,7 +80,8 @@ type JWKS struct {
 	mu       sync.Mutex
 	fetching chan struct{} // closed when the fetch under way is over; nil: none
 	last     time.Time     // the last attempt
-	backoff  time.Duration // until the next one, after a failure
+	failed   time.Time     // when the last one failed
+	backoff  time.Duration // from then until the next one
 }
 
 var _ KeySource = (*JWKS)(nil)
@@ -166,18 +167,24 @@ func (j *JWKS) Key(ctx context.Context, id, alg string) (Key, error) {
 			return Key{}, j.unavailable(ctx)
 		}
 	}
+	var fetched <-chan struct{}
 	if now.After(s.refresh) {
-		j.begin(now, 0)
+		fetched = j.begin(now, 0)
 	}
 	if key, ok := s.keys.find(id, alg); ok {
 		return key, nil
 	}
-	if fetched := j.begin(now, j.Cooldown); fetched != nil {
-		if s = j.wait(ctx, fetched); s != nil {
-			if key, ok := s.keys.find(id, alg); ok {
-				return key, nil
-			}
-		}
+	if fetched == nil {
+		fetched = j.begin(now, j.Cooldown)
+	}
+	if fetched == nil {
+		return Key{}, ErrInvalid
+	}
+	if key, ok := j.wait(ctx, fetched).keys.find(id, alg); ok {
+		return key, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return Key{}, err
 	}
 	return Key{}, ErrInvalid
 }
@@ -191,13 +198,7 @@ func (j *JWKS) unavailable(ctx context.Context) error {
 
 // await has keys fetched that are missing, and waits for them.
 func (j *JWKS) await(ctx context.Context, now time.Time) *snapshot {
-	j.mu.Lock()
-	var fetched <-chan struct{} = j.fetching
-	j.mu.Unlock()
-	if fetched == nil {
-		fetched = j.begin(now, 0)
-	}
-	return j.wait(ctx, fetched)
+	return j.wait(ctx, j.join(now))
 }
 
 // wait waits for a fetch, not for long.
@@ -215,11 +216,22 @@ func (j *JWKS) wait(ctx context.Context, fetched <-chan struct{}) *snapshot {
 	return j.current.Load()
 }
 
+// join returns the fetch under way, or begins one unless the last one failed not long
+// ago. That is one step: of the first requests all wait for the same fetch.
+func (j *JWKS) join(now time.Time) <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fetching == nil && now.Sub(j.failed) >= j.backoff {
+		return j.beginLocked(now)
+	}
+	return j.fetching
+}
+
 // begin begins a fetch, unless one is under way or the last one is not long ago.
 func (j *JWKS) begin(now time.Time, cooldown time.Duration) <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.fetching != nil || now.Sub(j.last) < max(cooldown, j.backoff) {
+	if j.fetching != nil || now.Sub(j.last) < cooldown || now.Sub(j.failed) < j.backoff {
 		return nil
 	}
 	return j.beginLocked(now)
@@ -248,20 +260,31 @@ func (j *JWKS) run(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), j.Timeout)
 	defer cancel()
 	s, err := j.get(ctx)
+	j.settle(s, err)
+	close(done)
+	if err != nil {
+		// Not under the lock: it may be slow, or ask for keys.
+		j.report(fmt.Errorf("auth: JWKS: %w", err))
+	}
+}
+
+// settle notes what a fetch has brought.
+func (j *JWKS) settle(s *snapshot, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	defer close(done)
 	j.fetching = nil
 	if err != nil {
 		j.backoff = min(max(2*j.backoff, firstBackoff), lastBackoff)
-		j.report(fmt.Errorf("auth: JWKS: %w", err))
+		j.failed = time.Now()
 		return
 	}
 	j.backoff = 0
-	if old := j.current.Load(); old != nil && withdrawn(old.keys, s.keys) {
+	old := j.current.Swap(s)
+	// After the keys: who sees the new generation must not get the old keys, and
+	// remember what they verify.
+	if old != nil && withdrawn(old.keys, s.keys) {
 		j.generation.Add(1)
 	}
-	j.current.Store(s)
 }
 
 // withdrawn reports whether a key is not there any more, or another one.

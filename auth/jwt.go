@@ -21,6 +21,7 @@ const (
 	DefaultCacheTTL = 5 * time.Minute
 	DefaultCache    = 4096
 
+	maxCache       = 1 << 22
 	verifyPatience = time.Second
 )
 
@@ -56,9 +57,10 @@ type JWTConfig struct {
 	MaxBytes int
 
 	// Cache is how many tokens that were verified are remembered, so that they need
-	// not be again: each takes its length and about 500 bytes. The default is 4096, a
-	// negative number means none. CacheTTL is for how long, at most; the default is
-	// 5 minutes. Of keys that are withdrawn nothing is remembered.
+	// not be again: each takes its length and about 500 bytes. The default is 4096, the
+	// limit 4 million, a negative number means none. CacheTTL is for how long, at most,
+	// and so how late it may be noticed that an issuer has withdrawn a key; the default
+	// is 5 minutes. Once it is noticed, nothing of the key is remembered.
 	Cache    int
 	CacheTTL time.Duration
 
@@ -116,6 +118,9 @@ func (c *JWTConfig) check() error {
 	if c.Leeway > MaxLeeway {
 		complain("Leeway is above %v: %v", MaxLeeway, c.Leeway)
 	}
+	if c.Cache > maxCache {
+		complain("Cache is above %d: %d", maxCache, c.Cache)
+	}
 	if c.MaxLifetime < 0 || c.MaxBytes < 0 || c.CacheTTL < 0 {
 		complain("MaxLifetime, MaxBytes or CacheTTL is negative")
 	}
@@ -123,7 +128,7 @@ func (c *JWTConfig) check() error {
 }
 
 func (c *JWTConfig) fill() {
-	c.Audiences = slices.Clone(c.Audiences)
+	c.Audiences, c.Algorithms, c.Types = slices.Clone(c.Audiences), slices.Clone(c.Algorithms), slices.Clone(c.Types)
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = []string{"ES256", "RS256", "EdDSA"}
 	}
@@ -237,6 +242,13 @@ func (v *verifier) verify(ctx context.Context, token string) (*Identity, error) 
 	if err != nil {
 		return nil, err
 	}
+	// A source of somebody else's may not care which algorithm a key is for.
+	if key.Alg != header.alg {
+		return nil, invalid(fmt.Errorf("key %q is for %q, not %q", key.ID, key.Alg, header.alg))
+	}
+	if err := key.check(); err != nil {
+		return nil, invalid(err)
+	}
 	if err := v.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -251,13 +263,15 @@ func (v *verifier) verify(ctx context.Context, token string) (*Identity, error) 
 
 // hasType reports whether tokens may have a "typ".
 func (v *verifier) hasType(typ string) bool {
-	plain := strings.ToLower(typ)
-	plain = strings.TrimPrefix(plain, "application/")
+	plain := plainType(typ)
 	if len(v.Types) == 0 {
-		return plain == "" || plain == "jwt" || plain == "at+jwt"
+		return typ == "" || plain == "jwt" || plain == "at+jwt"
 	}
-	return slices.ContainsFunc(v.Types, func(t string) bool { return strings.EqualFold(t, plain) })
+	return slices.ContainsFunc(v.Types, func(t string) bool { return plainType(t) == plain })
 }
+
+// plainType returns a media type without "application/", which tokens may leave out.
+func plainType(typ string) string { return strings.TrimPrefix(strings.ToLower(typ), "application/") }
 
 // enter waits for its turn to check a signature: a flood of bad ones must not keep
 // handlers from running.

@@ -61,6 +61,9 @@ func (k Key) check() error {
 		default:
 			return fmt.Errorf("key %q: an RSA key is not for %s", k.ID, k.Alg)
 		}
+		if public == nil || public.N == nil {
+			return fmt.Errorf("key %q: no RSA key", k.ID)
+		}
 		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
 			return fmt.Errorf("key %q: %d bits are not in %d to %d", k.ID, bits, minRSABits, maxRSABits)
 		}

@@ -92,6 +92,11 @@ func spiffeID(certificate *x509.Certificate, domain string) (string, bool) {
 	return u.String(), true
 }
 
+// notSpiffe reports whether a character may not be in a path.
+func notSpiffe(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
+}
+
 // spiffePath reports whether a path has the form that SPIFFE demands, so that equal
 // IDs are equal strings.
 func spiffePath(u *url.URL) bool {
@@ -99,7 +104,7 @@ func spiffePath(u *url.URL) bool {
 		return u.Path == ""
 	}
 	for segment := range strings.SplitSeq(strings.TrimPrefix(u.Path, "/"), "/") {
-		if segment == "" || segment == "." || segment == ".." {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, notSpiffe) {
 			return false
 		}
 	}

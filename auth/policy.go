@@ -104,6 +104,9 @@ func (p *Policy) Allow(pattern string, rules ...Rule) *Policy {
 // of one's own, where Allow does not name the procedure itself. It comes before the
 // rules of the service. It returns p.
 func (p *Policy) FromOptions(rule func(protoreflect.MethodDescriptor) (Rule, bool)) *Policy {
+	if rule == nil {
+		panic("auth: Policy.FromOptions: nil function")
+	}
 	p.options = rule
 	return p
 }
@@ -112,6 +115,9 @@ func (p *Policy) FromOptions(rule func(protoreflect.MethodDescriptor) (Rule, boo
 // error refuses the RPC: one of this package's or a *[connect.Error] as it is, any
 // other one as [ErrUnavailable]. It returns p.
 func (p *Policy) Require(permits func(ctx context.Context, id *Identity, call *streamwrap.Call) error) *Policy {
+	if permits == nil {
+		panic("auth: Policy.Require: nil function")
+	}
 	p.require = permits
 	return p
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+
+	"connectrpc.com/connect"
 )
 
 // Session is the stream of an authenticated caller while it is open. Its methods are
@@ -25,7 +27,7 @@ func SessionFromContext(ctx context.Context) (*Session, bool) {
 func (s *Session) Identity() *Identity { return s.stream.identity.Load() }
 
 // ErrOther means that a session cannot be renewed with somebody else's credential.
-var ErrOther = errors.New("auth: credential of another caller")
+var ErrOther = errors.New("credential of another caller")
 
 // Renew replaces the caller's credential by another one of the same subject and
 // issuer, such as a client sends in a message of its stream, and with it the time at
@@ -33,17 +35,35 @@ var ErrOther = errors.New("auth: credential of another caller")
 func (s *Session) Renew(ctx context.Context, authorization string) error {
 	r := &Request{Call: s.stream.call, Header: http.Header{"Authorization": {authorization}}}
 	id, err := authenticate(ctx, s.stream.i.authenticator, r)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.stream.renews(ctx, id)
 	}
-	old := s.stream.identity.Load()
-	if id.Subject != old.Subject || id.Issuer != old.Issuer || id.Method != old.Method {
-		return ErrOther
+	if err != nil {
+		s.stream.i.notifyStream(s.stream, err)
+		if errors.Is(err, ErrOther) {
+			return connect.NewError(connect.CodePermissionDenied, ErrOther)
+		}
+		return s.stream.coded(err)
+	}
+	if err := s.stream.live(); err != nil {
+		return err
 	}
 	s.stream.identity.Store(id)
 	s.stream.rearm()
 	s.stream.i.notifyStream(s.stream, nil)
 	return nil
+}
+
+// renews returns why an identity cannot take the place of the one that there is.
+func (s *stream) renews(ctx context.Context, id *Identity) error {
+	old := s.identity.Load()
+	if id.Subject != old.Subject || id.Issuer != old.Issuer || id.Method != old.Method {
+		return ErrOther
+	}
+	if s.i.policy == nil {
+		return nil
+	}
+	return s.i.policy.decide(ctx, id, s.call)
 }
 
 // Revoke ends the stream: with [ErrRevoked], or with cause if it is one of this

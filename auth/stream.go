@@ -25,6 +25,9 @@ type stream struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	over  bool
+
+	checked  time.Time // when the last revalidation was over
+	checking bool      // one is under way
 }
 
 func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call, id *Identity) *stream {
@@ -45,7 +48,9 @@ func (s *stream) begin() error {
 	s.i.live.add(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if next, ok := s.next(time.Now()); ok {
+	now := time.Now()
+	s.checked = now
+	if next, ok := s.next(now); ok {
 		s.timer = time.AfterFunc(next, s.tick)
 	}
 	return nil
@@ -64,8 +69,8 @@ func (s *stream) next(now time.Time) (wait time.Duration, ok bool) {
 	if s.i.maxAge > 0 {
 		sooner(s.call.Start().Add(s.i.maxAge).Sub(now))
 	}
-	if s.i.every > 0 {
-		sooner(s.i.every)
+	if s.i.every > 0 && !s.checking {
+		sooner(s.checked.Add(s.i.every).Sub(now))
 	}
 	return wait, ok
 }
@@ -91,13 +96,30 @@ func (s *stream) tick() {
 	case expires && !now.Before(at), s.i.maxAge > 0 && time.Since(s.call.Start()) >= s.i.maxAge:
 		s.finish(ErrExpired)
 		return
-	case s.i.every > 0:
-		if err := s.revalidate(); err != nil && !errors.Is(err, ErrUnavailable) {
-			s.finish(err)
-			return
-		}
+	case !s.due(now):
+		s.rearm()
+		return
 	}
+	s.rearm() // the stream may end while somebody thinks about it
+	if err := s.revalidate(); err != nil && !errors.Is(err, ErrUnavailable) {
+		s.finish(err)
+		return
+	}
+	s.mu.Lock()
+	s.checked, s.checking = time.Now(), false
+	s.mu.Unlock()
 	s.rearm()
+}
+
+// due reports whether it is time for a revalidation, which then has begun.
+func (s *stream) due(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.i.every == 0 || s.checking || now.Before(s.checked.Add(s.i.every)) {
+		return false
+	}
+	s.checking = true
+	return true
 }
 
 func (s *stream) rearm() {
@@ -160,18 +182,32 @@ func (s *stream) live() error {
 
 // messageReceived implements the Received hook.
 func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) error {
-	if m.Err != nil || s.i.authorize == nil {
+	if m.Err != nil {
 		return nil
 	}
-	id := s.identity.Load()
-	_, err := authenticate(ctx, AuthenticatorFunc(func(ctx context.Context, _ *Request) (*Identity, error) {
-		return id, s.i.authorize(ctx, id, s.call, m.Msg)
-	}), nil)
+	if err := s.live(); err != nil || s.i.authorize == nil {
+		return err
+	}
+	err := s.allowed(ctx, m.Msg)
 	if err == nil {
 		return nil
 	}
 	s.i.notifyStream(s, err)
-	return s.coded(err)
+	s.ended.CompareAndSwap(nil, s.coded(err)) // a handler that does not look must not succeed
+	return s.live()
+}
+
+// allowed asks whether the caller may send a message.
+func (s *stream) allowed(ctx context.Context, msg any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = &rejection{reason: ReasonBroken, cause: errPanic}
+		}
+	}()
+	if err := s.i.authorize(ctx, s.identity.Load(), s.call, msg); err != nil {
+		return understood(ctx, err)
+	}
+	return nil
 }
 
 // returns implements the Return hook: a stream that had to end has not succeeded.

@@ -121,7 +121,7 @@ func (c *CachedSource) refresh(now time.Time) <-chan struct{} {
 	switch {
 	case c.refreshing != nil:
 		return c.refreshing
-	case now.Sub(c.failed) < c.backoff:
+	case now.Sub(c.failed) < c.backoff && (c.err != nil || c.has && !expiresWithin(c.token, now, 0)):
 		return nil
 	}
 	done := make(chan struct{})
@@ -150,8 +150,8 @@ func (c *CachedSource) run(done chan struct{}) {
 		return
 	}
 	c.token, c.has, c.err, c.backoff = token, true, nil, 0
-	if expiresWithin(token, now, lastUse) {
-		c.failed, c.backoff = now, firstBackoff // it is used until it is over
+	if expiresWithin(token, now, earlyRefresh) {
+		c.failed, c.backoff = now, firstBackoff // else every RPC would ask for another one
 	}
 }
 

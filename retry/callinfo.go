@@ -8,7 +8,13 @@ import (
 	"sync"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/request"
 )
+
+// copies reports whether requests can be copied. If not, attempts share the request, and
+// one that was given up is not followed by another: net/http may still read its headers.
+var copies = request.Copyable
 
 // hedges reports whether attempts can run beside each other: requests can be copied,
 // and the caller's CallInfo told of the winner's.

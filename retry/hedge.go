@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/request"
 )
 
 // hedge makes attempts beside each other: another one after a while without an
@@ -88,7 +90,7 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 			v, release := h.finish(a.t, a.err)
 			a.t.cancel(nil)
 			if a.err == nil {
-				methodOf(a.req, h.req)
+				request.TakeMethod(a.req, h.req)
 				h.info.answer(a.req.HTTPMethod(), a.res)
 				return a.res, nil
 			}

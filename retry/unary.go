@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/request"
 )
 
 // WrapUnary implements [connect.Interceptor].
@@ -74,7 +76,7 @@ func (u *unary) retry() (connect.AnyResponse, error) {
 		v, release = u.finish(t, err)
 		t.cancel(nil)
 		if err == nil {
-			methodOf(req, u.req)
+			request.TakeMethod(req, u.req)
 			return res, nil
 		}
 		if !copies && u.last().Class == AttemptTimeout {
@@ -110,7 +112,7 @@ func (u *unary) request(t *try) connect.AnyRequest {
 	req := u.req
 	switch abandons := u.policy.AttemptTimeout > 0 || u.policy.Hedge > 0; {
 	case copies && (t.Number > 1 || abandons):
-		req = copyRequest(u.req, u.fill(make(http.Header, len(u.header))))
+		req = request.Copy(u.req, u.fill(make(http.Header, len(u.header))))
 	case t.Number > 1:
 		u.fill(req.Header())
 	}

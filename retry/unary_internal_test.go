@@ -22,7 +22,7 @@ func (adding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// TestWithoutCopies: should connect change what copyRequest relies on, attempts share
+// TestWithoutCopies: should connect change what package request relies on, attempts share
 // the request. They must not add up, and none follows one that was given up. It
 // changes what the whole process has, so that it is not parallel.
 func TestWithoutCopies(t *testing.T) {

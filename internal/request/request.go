@@ -1,4 +1,6 @@
-package retry
+// Package request copies connect's unary requests, for interceptors that send one more
+// than once or must not change the caller's.
+package request
 
 import (
 	"net/http"
@@ -7,16 +9,15 @@ import (
 	"connectrpc.com/connect"
 )
 
-// copies reports whether requests can be copied: whether connect's are what
-// copyRequest takes them for. If not, attempts share the request, and one that was
-// given up is not followed by another: net/http may still read its headers.
-var copies = copyable()
+// Copyable reports whether requests can be copied: whether connect's are what Copy
+// takes them for.
+var Copyable = copyable()
 
-// copyRequest returns a copy of a unary request with headers of its own. connect has
+// Copy returns a copy of a unary request with headers of its own. connect has
 // no way to make one, since its requests are generic and their fields private, and
 // the transport of an attempt that was given up reads the headers of the first while
 // connect writes those of the next.
-func copyRequest(req connect.AnyRequest, header http.Header) connect.AnyRequest {
+func Copy(req connect.AnyRequest, header http.Header) connect.AnyRequest {
 	from := reflect.ValueOf(req)
 	to := reflect.New(from.Type().Elem())
 	to.Elem().Set(from.Elem())
@@ -36,17 +37,17 @@ func copyable() (ok bool) {
 	type message struct{ text string }
 	original := connect.NewRequest(&message{"text"})
 	original.Header().Set("Key", "original")
-	copied := copyRequest(original, http.Header{"Key": {"copy"}})
+	copied := Copy(original, http.Header{"Key": {"copy"}})
 	typed, isRequest := copied.(*connect.Request[message])
 	return isRequest && typed != original && typed.Msg == original.Msg &&
 		typed.Header().Get("Key") == "copy" && original.Header().Get("Key") == "original" &&
 		typed.Spec() == original.Spec() && typed.Peer().Addr == original.Peer().Addr
 }
 
-// methodOf copies the HTTP method of the attempt that won to the caller's request,
+// TakeMethod copies the HTTP method of the attempt that won to the caller's request,
 // of which connect's GET support tells.
-func methodOf(winner, original connect.AnyRequest) {
-	if !copies || winner == original {
+func TakeMethod(winner, original connect.AnyRequest) {
+	if !Copyable || winner == original {
 		return
 	}
 	from := reflect.ValueOf(winner).Elem().FieldByName("method")

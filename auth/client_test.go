@@ -1,0 +1,487 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/auth"
+	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/streamwrap"
+	"github.com/interconnect-go/interconnect/streamwrap/streamwraptest"
+)
+
+// numbered is a source of the tokens "t1", "t2" and so on, which never expire.
+type numbered struct{ n atomic.Int64 }
+
+func (s *numbered) Token(context.Context) (auth.Token, error) {
+	return auth.Token{Value: fmt.Sprintf("t%d", s.n.Add(1))}, nil
+}
+
+// server is an echo service that knows which tokens it got, and refuses some of them.
+type server struct {
+	*conntest.Server
+
+	mu     sync.Mutex
+	got    []string
+	refuse map[string]error // by header
+}
+
+func (s *server) Authenticate(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	value := strings.Join(r.Header.Values("Authorization"), "|")
+	s.got = append(s.got, value)
+	if err := s.refuse[value]; err != nil {
+		return nil, err
+	}
+	return &auth.Identity{Subject: "ada"}, nil
+}
+
+func (s *server) tokens() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.got, ",")
+}
+
+func newServer(t *testing.T, c conntest.Case, refuse map[string]error) *server {
+	s := &server{refuse: refuse}
+	s.Server = c.Start(t, behind(auth.NewServerInterceptor(s), conntest.Config{}))
+	return s
+}
+
+// TestTokenIsSent: with all kinds of RPCs, unless the caller has one of its own.
+func TestTokenIsSent(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, nil)
+		clients := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(auth.StaticToken("secret"))))
+		typed := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(auth.TokenFunc(
+			func(context.Context) (auth.Token, error) { return auth.Token{Value: "x", Type: "Own"}, nil }))))
+		for _, err := range []error{
+			clients.Do(t.Context(), c.Kind, nil, "one").Err,
+			clients.Do(t.Context(), c.Kind, with("mine"), "one").Err,
+			typed.Do(t.Context(), c.Kind, nil, "one").Err,
+		} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if got, want := srv.tokens(), "Bearer secret,Bearer mine,Own x"; got != want {
+			t.Errorf("the server got %q, want %q", got, want)
+		}
+	})
+}
+
+// TestNoToken: the RPC fails with a code that tells why, and nothing is sent.
+func TestNoToken(t *testing.T) {
+	t.Parallel()
+	own := connect.NewError(connect.CodeNotFound, errors.New("no account"))
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, nil)
+		for _, tt := range []struct {
+			err  error
+			want connect.Code
+		}{
+			{errors.New("no network"), connect.CodeUnavailable},
+			{fmt.Errorf("source: %w", own), connect.CodeNotFound},
+			{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
+		} {
+			source := auth.TokenFunc(func(context.Context) (auth.Token, error) { return auth.Token{}, tt.err })
+			for _, s := range []auth.TokenSource{source, auth.Cached(source)} {
+				err := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(s))).Do(t.Context(), c.Kind, nil, "one").Err
+				if connect.CodeOf(err) != tt.want {
+					t.Errorf("%v: got %v", tt.err, err)
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		slow := auth.TokenFunc(func(ctx context.Context) (auth.Token, error) { <-ctx.Done(); return auth.Token{}, ctx.Err() })
+		start := time.Now()
+		err := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(auth.Cached(slow)))).Do(ctx, c.Kind, nil, "one").Err
+		if connect.CodeOf(err) != connect.CodeDeadlineExceeded || time.Since(start) != time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if n := srv.Requests(); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+		time.Sleep(time.Minute) // the source's own time is up
+	})
+}
+
+// TestRequestIsFreeOfTheToken: a request that is used again, for whatever server, does not
+// carry a token that its caller has never seen: neither after success nor after failure.
+func TestRequestIsFreeOfTheToken(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, map[string]error{"Bearer t2": auth.ErrDenied, "Bearer t3": auth.ErrExpired, "Bearer t4": auth.ErrExpired})
+		client := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(&numbered{}))).Unary
+		for _, want := range []connect.Code{0, connect.CodePermissionDenied, connect.CodeUnauthenticated, 0} {
+			r := connect.NewRequest(conntest.Text("one"))
+			_, err := client.CallUnary(t.Context(), r)
+			if err != nil && connect.CodeOf(err) != want || err == nil && want != 0 {
+				t.Errorf("got %v, want %v", err, want)
+			}
+			if got := r.Header().Values("Authorization"); len(got) != 0 {
+				t.Errorf("after %v it has %q", err, got)
+			}
+		}
+		r := connect.NewRequest(conntest.Text("one"))
+		r.Header().Set("Authorization", "Bearer mine")
+		if _, err := client.CallUnary(t.Context(), r); err != nil || r.Header().Get("Authorization") != "Bearer mine" {
+			t.Errorf("%v, and the caller's own is now %q", err, r.Header().Get("Authorization"))
+		}
+	})
+}
+
+// TestFailedRequestIsFreeOfTheToken: the same if there was no answer, which is when a
+// request is most likely to be used again.
+func TestFailedRequestIsFreeOfTheToken(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, nil)
+		srv.RefuseDials(true)
+		source := &numbered{}
+		client := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(source))).Unary
+		r := connect.NewRequest(conntest.Text("one"))
+		if _, err := client.CallUnary(t.Context(), r); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Fatal(err)
+		}
+		srv.RefuseDials(false)
+		if _, err := client.CallUnary(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		// The second attempt asks for a token of its own.
+		if got, want := srv.tokens(), "Bearer t2"; got != want {
+			t.Errorf("the server got %q, want %q", got, want)
+		}
+		if got := r.Header().Values("Authorization"); len(got) != 0 {
+			t.Errorf("it has %q", got)
+		}
+	})
+}
+
+// TestRefusedTokens: which RPCs are made once more, and what happens to the token.
+func TestRefusedTokens(t *testing.T) {
+	t.Parallel()
+	plain := connect.NewError(connect.CodeUnauthenticated, errors.New("who are you"))
+	challenged := connect.NewError(connect.CodeUnauthenticated, errors.New("who are you"))
+	challenged.Meta().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	for _, tt := range []struct {
+		name       string
+		err        error
+		idempotent bool
+		want       string // of unary RPCs
+		after      string // the next RPC's token
+	}{
+		{"expired", auth.ErrExpired, false, "Bearer t1,Bearer t2", "Bearer t2"},
+		{"invalid", auth.ErrInvalid, false, "Bearer t1,Bearer t2", "Bearer t2"},
+		{"revoked", auth.ErrRevoked, false, "Bearer t1,Bearer t2", "Bearer t2"},
+		{"missing", auth.ErrMissing, false, "Bearer t1", "Bearer t2"},
+		{"plain", plain, false, "Bearer t1", "Bearer t2"},
+		{"plain, idempotent", plain, true, "Bearer t1,Bearer t2", "Bearer t2"},
+		{"denied, idempotent", auth.ErrDenied, true, "Bearer t1", "Bearer t1"},
+		{"unavailable, idempotent", auth.ErrUnavailable, true, "Bearer t1", "Bearer t1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				// Without an Engine gRPC has no challenge, only the typed reason.
+				srv := &server{refuse: map[string]error{"Bearer t1": tt.err}}
+				srv.Server = c.Start(t, placing{gate: true}.config(auth.NewServerInterceptor(srv)))
+				opts := []connect.ClientOption{connect.WithInterceptors(auth.NewClientInterceptor(auth.Cached(&numbered{})))}
+				if tt.idempotent {
+					opts = append(opts, connect.WithIdempotency(connect.IdempotencyIdempotent))
+				}
+				clients := c.Clients(srv.Server, opts...)
+				err := clients.Do(t.Context(), c.Kind, nil, "one").Err
+				want := "Bearer t1"
+				if c.Kind == connect.StreamTypeUnary {
+					want = tt.want
+				}
+				if got := srv.tokens(); got != want {
+					t.Errorf("the server got %q, want %q", got, want)
+				}
+				if twice := strings.Contains(want, ","); twice != (err == nil) {
+					t.Errorf("it ended with %v", err)
+				}
+				_ = clients.Do(t.Context(), c.Kind, nil, "one")
+				if got := srv.tokens(); !strings.HasSuffix(got, ","+tt.after) {
+					t.Errorf("the server got %q, want %q at last", got, tt.after)
+				}
+			})
+		})
+	}
+	t.Run("challenge", func(t *testing.T) {
+		t.Parallel()
+		conntest.Matrix{Protocols: []conntest.Protocol{conntest.Connect, conntest.GRPCWeb}, Kinds: []connect.StreamType{connect.StreamTypeUnary}, Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			srv := newServer(t, c, map[string]error{"Bearer t1": challenged})
+			clients := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(auth.Cached(&numbered{}))))
+			if err := clients.Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestOnceMoreAndNoMore: there is one repetition, with another token or not at all.
+func TestOnceMoreAndNoMore(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, map[string]error{"Bearer t1": auth.ErrExpired, "Bearer t2": auth.ErrExpired, "Bearer same": auth.ErrExpired})
+		cached := auth.Cached(&numbered{})
+		for _, source := range []auth.TokenSource{cached, auth.StaticToken("same"), auth.Cached(auth.StaticToken("same"))} {
+			err := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(source))).Do(t.Context(), c.Kind, nil, "one").Err
+			wantReason(t, err, auth.ReasonExpired, connect.CodeUnauthenticated)
+		}
+		if got, want := srv.tokens(), "Bearer t1,Bearer t2,Bearer same,Bearer same"; got != want {
+			t.Errorf("the server got %q, want %q", got, want)
+		}
+		if token, err := cached.Token(t.Context()); err != nil || token.Value != "t3" {
+			t.Error(token, err)
+		}
+	})
+}
+
+// TestNoTokenForNothing: where there will be no repetition nobody waits for a token.
+func TestNoTokenForNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		plain := connect.NewError(connect.CodeUnauthenticated, errors.New("who are you"))
+		c := conntest.Case{Kind: connect.StreamTypeUnary}
+		srv := newServer(t, c, map[string]error{"Bearer t1": plain})
+		var n atomic.Int64
+		source := auth.Cached(auth.TokenFunc(func(ctx context.Context) (auth.Token, error) {
+			if n.Add(1) > 1 {
+				<-ctx.Done()
+			}
+			return auth.Token{Value: "t1"}, ctx.Err()
+		}))
+		start := time.Now()
+		err := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(source))).Do(t.Context(), c.Kind, nil, "one").Err
+		if took := time.Since(start); connect.CodeOf(err) != connect.CodeUnauthenticated || took != 0 {
+			t.Errorf("after %v: %v", took, err)
+		}
+		time.Sleep(time.Minute) // the source's own time is up
+	})
+}
+
+// TestAttempts: interceptors further out and further in are told of the repetition, and
+// what they set for the attempt is sent.
+func TestAttempts(t *testing.T) {
+	t.Parallel()
+	attempts := func(seen *[]int) connect.Interceptor {
+		return streamwrap.NewInterceptor(streamwrap.Hooks[int]{
+			Open: func(context.Context, *streamwrap.Call) (context.Context, *int, error) { return nil, new(int), nil },
+			Attempt: func(_ *int, _ context.Context, a *streamwrap.Attempt) (context.Context, func(error)) {
+				*seen = append(*seen, a.Number)
+				a.Header.Set("Attempt-Header", strconv.Itoa(a.Number))
+				return nil, nil
+			},
+		})
+	}
+	for _, inside := range []bool{true, false} {
+		conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			var seen []int
+			srv := newServer(t, c, map[string]error{"Bearer t1": auth.ErrExpired})
+			outer, inner := streamwraptest.NewRecorder(), streamwraptest.NewRecorder()
+			chain := []connect.Interceptor{outer, attempts(&seen), auth.NewClientInterceptor(auth.Cached(&numbered{}))}
+			if inside {
+				chain = append(chain, inner)
+			}
+			if err := c.Clients(srv.Server, connect.WithInterceptors(chain...)).Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
+				t.Fatal(err)
+			}
+			if len(seen) == 0 || seen[len(seen)-1] != 2 {
+				t.Errorf("attempts %v", seen)
+			}
+			calls := srv.WaitCalls(1)
+			if got := calls[0].Header.Get("Attempt-Header"); got != "2" {
+				t.Errorf("inside=%v: the attempt's header is %q", inside, got)
+			}
+			if got := len(outer.Ends()); got != 1 {
+				t.Errorf("outside there were %d ends", got)
+			}
+			if got := len(inner.Ends()); inside && got != 2 {
+				t.Errorf("inside there were %d ends: %v", got, inner)
+			}
+		})
+	}
+}
+
+// retrying makes an RPC again as long as it is unavailable, as retry.Interceptor does.
+type retrying struct{ times int }
+
+func (r retrying) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
+		for n := range r.times {
+			actx, end := streamwrap.BeginAttempt(ctx, &streamwrap.Attempt{Number: n + 1, Previous: err})
+			res, err = next(actx, req)
+			end(err)
+			if connect.CodeOf(err) != connect.CodeUnavailable {
+				break
+			}
+		}
+		return res, err
+	}
+}
+
+func (r retrying) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (r retrying) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+// TestInsideRetries: each attempt has the token of its time.
+func TestInsideRetries(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, map[string]error{"Bearer t1": auth.ErrUnavailable, "Bearer t2": auth.ErrExpired, "Bearer t3": auth.ErrUnavailable})
+		chain := connect.WithInterceptors(streamwraptest.NewRecorder(), retrying{3}, auth.NewClientInterceptor(&numbered{}), streamwraptest.NewRecorder())
+		if err := c.Clients(srv.Server, chain).Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
+			t.Error(err)
+		}
+		if got, want := srv.tokens(), "Bearer t1,Bearer t2,Bearer t3,Bearer t4"; got != want {
+			t.Errorf("the server got %q, want %q", got, want)
+		}
+	})
+}
+
+// TestSendWaitsForTheTokenWhileTheStreamEnds: the two sides of a stream do not race for
+// its token.
+func TestSendWaitsForTheTokenWhileTheStreamEnds(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		release := make(chan struct{})
+		i := auth.NewClientInterceptor(auth.TokenFunc(func(context.Context) (auth.Token, error) {
+			<-release
+			return auth.Token{Value: "late"}, nil
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		conn := streamwraptest.OpenStream(ctx, i, streamwraptest.NewClientConn(streamwraptest.Script{}))
+		var g sync.WaitGroup
+		g.Go(func() { _ = conn.Send(conntest.Text("one")) })
+		g.Go(func() {
+			cancel()
+			_ = conn.Receive(&conntest.Message{})
+		})
+		close(release)
+		g.Wait()
+		_ = conn.CloseRequest()
+		_ = conn.CloseResponse()
+	}
+}
+
+// answering is a transport that answers by itself.
+type answering func(*http.Request) (*http.Response, error)
+
+func (f answering) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestHTTPClient: a token does not travel in plain text, but within this machine.
+func TestHTTPClient(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		url, authorization string
+		passes             bool
+	}{
+		{"https://example.com", "Bearer t", true},
+		{"http://example.com", "", true},
+		{"http://example.com", "Bearer t", false},
+		{"http://10.0.0.1", "Bearer t", false},
+		{"http://localhost:80", "Bearer t", true},
+		{"http://127.0.0.1:80", "Bearer t", true},
+		{"http://127.1.2.3", "Bearer t", true},
+		{"http://[::1]:80", "Bearer t", true},
+		{"http://[::ffff:127.0.0.1]", "Bearer t", true},
+		{"http://localhost.example.com", "Bearer t", false},
+		{"http://127.0.0.1.example.com", "Bearer t", false},
+		{"http://localhost@example.com", "Bearer t", false},
+		{"http://0.0.0.0", "Bearer t", false},
+		{"http://[::2]", "Bearer t", false},
+		{"h2c://example.com", "Bearer t", false},
+	} {
+		sent := 0
+		client := auth.HTTPClient(&http.Client{Transport: answering(func(*http.Request) (*http.Response, error) {
+			sent++
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}}, nil
+		})})
+		body := &closing{}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, tt.url, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.authorization != "" {
+			r.Header.Set("Authorization", tt.authorization)
+		}
+		res, err := client.Do(r)
+		if res != nil {
+			_ = res.Body.Close()
+		}
+		if (err == nil) != tt.passes || (sent == 1) != tt.passes {
+			t.Errorf("%s %q: %v, %d sent", tt.url, tt.authorization, err, sent)
+		}
+		if !tt.passes && (connect.CodeOf(err) != connect.CodeUnauthenticated || !body.closed) {
+			t.Errorf("%s: %v, closed=%v", tt.url, err, body.closed)
+		}
+	}
+}
+
+type closing struct{ closed bool }
+
+func (b *closing) Read([]byte) (int, error) { return 0, io.EOF }
+func (b *closing) Close() error             { b.closed = true; return nil }
+
+// TestHTTPClientThroughConnect: callers get the code, whatever the protocol and kind.
+func TestHTTPClientThroughConnect(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		sent := 0
+		inner := &http.Client{Transport: answering(func(*http.Request) (*http.Response, error) {
+			sent++
+			return nil, errors.New("it was sent")
+		})}
+		clients := conntest.NewClients(auth.HTTPClient(inner), "http://example.com", c.Option(),
+			connect.WithInterceptors(auth.NewClientInterceptor(auth.StaticToken("t"))))
+		err := clients.Do(t.Context(), c.Kind, nil, "one").Err
+		if connect.CodeOf(err) != connect.CodeUnauthenticated || sent != 0 {
+			t.Errorf("%v, %d sent", err, sent)
+		}
+	})
+}
+
+// TestHTTPClientAndRedirects: a redirection from TLS to plain text, which net/http follows
+// with all headers if the host is the same, does not give the token away.
+func TestHTTPClientAndRedirects(t *testing.T) {
+	t.Parallel()
+	var plain []string
+	client := auth.HTTPClient(&http.Client{Transport: answering(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Scheme == "https" {
+			return &http.Response{
+				StatusCode: http.StatusPermanentRedirect, Body: http.NoBody, Request: r,
+				Header: http.Header{"Location": {"http://example.com/other"}},
+			}, nil
+		}
+		plain = append(plain, r.Header.Get("Authorization"))
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+	})})
+	clients := conntest.NewClients(client, "https://example.com", connect.WithInterceptors(auth.NewClientInterceptor(auth.StaticToken("t"))))
+	_ = clients.Do(t.Context(), connect.StreamTypeUnary, nil, "one")
+	if slices.Contains(plain, "Bearer t") {
+		t.Errorf("it travelled in plain text: %q", plain)
+	}
+}

@@ -1,0 +1,192 @@
+package auth_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/interconnect-go/interconnect/auth"
+	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// gate returns a function that has a gate decide about a request, as connect calls it,
+// and ends the request. For unary ones the RPC's own cost is not in it.
+func gate(tb testing.TB, i *streamwrap.Interceptor, h http.Header) func() {
+	tb.Helper()
+	spec := connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: conntest.UnaryProcedure}
+	peer := connect.Peer{Addr: "a", Protocol: connect.ProtocolGRPC}
+	decide := i.Gate()
+	return func() {
+		ctx, cancel := context.WithCancel(tb.Context())
+		if _, err := decide(ctx, spec, peer, h); err != nil {
+			tb.Error(err)
+		}
+		cancel()
+	}
+}
+
+// gates are one that authenticates by a token that is remembered, and one of an
+// interceptor that does nothing, to compare it with.
+func gates(tb testing.TB) (authenticates, nothing func()) {
+	tb.Helper()
+	a := newAuthority(tb, "key")
+	h := with(a.sign(tb, claims(time.Hour)))
+	open := func(ctx context.Context, _ *streamwrap.Call) (context.Context, *struct{}, error) {
+		return ctx, &struct{}{}, nil
+	}
+	return gate(tb, auth.NewServerInterceptor(a.verifier(tb)).Interceptor, h),
+		gate(tb, streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{Open: open, End: func(*struct{}, context.Context, *streamwrap.End) {}}), h)
+}
+
+// rejects are headers that are refused without a signature check.
+func rejects(tb testing.TB) map[string]http.Header {
+	tb.Helper()
+	a := newAuthority(tb, "key")
+	return map[string]http.Header{
+		"missing":   {},
+		"garbage":   with("garbage"),
+		"wrong alg": with(a.forge(tb, `{"alg":"none","kid":"key"}`, payload(nil, ""))),
+		"oversize":  with(strings.Repeat("a", 8<<10) + "." + strings.Repeat("b", 1<<20) + ".c"),
+	}
+}
+
+// TestCostOfTokens: a token that is remembered takes no memory, and refusing one that is
+// too long takes none either, however long it is.
+func TestCostOfTokens(t *testing.T) {
+	a := newAuthority(t, "key")
+	v := a.verifier(t, func(c *auth.JWTConfig) {
+		c.Revoked = func(context.Context, *auth.Identity) (bool, error) { return false, nil }
+	})
+	ctx := t.Context()
+	for name, c := range map[string]struct {
+		header http.Header
+		good   bool
+		most   float64
+	}{
+		"remembered": {with(a.sign(t, claims(time.Hour))), true, 0},
+		"missing":    {http.Header{}, false, 0},
+		"garbage":    {with("garbage"), false, 0},
+		"oversize":   {with(strings.Repeat("a", 1<<20)), false, 0},
+		"dots":       {with(strings.Repeat(".", 8000)), false, 0},
+		"wrong alg":  {rejects(t)["wrong alg"], false, 40},
+		"cold":       {with(a.sign(t, claims(-time.Hour))), false, 270},
+	} {
+		r := &auth.Request{Header: c.header}
+		var err error
+		if got := testing.AllocsPerRun(100, func() { _, err = v.Authenticate(ctx, r) }); got > c.most || (err == nil) != c.good {
+			t.Errorf("%s: %v allocations, want %v; %v", name, got, c.most, err)
+		}
+	}
+}
+
+// TestCostOfGate: with a token that is remembered the gate allocates its state, no more.
+func TestCostOfGate(t *testing.T) {
+	authenticates, nothing := gates(t)
+	with, without := testing.AllocsPerRun(200, authenticates), testing.AllocsPerRun(200, nothing)
+	t.Logf("%v allocations, %v without auth", with, without)
+	if with-without > gateAllocs {
+		t.Errorf("%v allocations more than a gate that does nothing, want %v", with-without, gateAllocs)
+	}
+}
+
+// gateAllocs is what the gate allocates for an RPC beside what every gate does: its
+// state, and what it tells the authenticator.
+const gateAllocs = 3
+
+func BenchmarkGate(b *testing.B) {
+	authenticates, nothing := gates(b)
+	b.Run("auth", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			authenticates()
+		}
+	})
+	b.Run("nothing", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			nothing()
+		}
+	})
+}
+
+func BenchmarkCachedToken(b *testing.B) {
+	a := newAuthority(b, "key")
+	v, ctx := a.verifier(b), b.Context()
+	r := &auth.Request{Header: with(a.sign(b, claims(time.Hour)))}
+	check := func(err error) {
+		if err != nil {
+			b.Error(err)
+		}
+	}
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, err := v.Authenticate(ctx, r)
+			check(err)
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				_, err := v.Authenticate(ctx, r)
+				check(err)
+			}
+		})
+	})
+}
+
+func BenchmarkColdToken(b *testing.B) {
+	a := newAuthority(b, "key")
+	token := a.sign(b, claims(time.Hour))
+	v, ctx := a.verifier(b, func(c *auth.JWTConfig) { c.Cache = -1 }), b.Context()
+	r := &auth.Request{Header: with(token)}
+	b.Run("verifier", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Authenticate(ctx, r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("golang-jwt", func(b *testing.B) {
+		b.ReportAllocs()
+		parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(issuer), jwt.WithAudience(audience))
+		for b.Loop() {
+			c := &jwt.RegisteredClaims{}
+			if _, err := parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return &a.key.PublicKey, nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("bad signature", func(b *testing.B) {
+		b.ReportAllocs()
+		r := &auth.Request{Header: with(newAuthority(b, "key").sign(b, claims(time.Hour)))}
+		for b.Loop() {
+			if _, err := v.Authenticate(ctx, r); err == nil {
+				b.Fatal("it is good")
+			}
+		}
+	})
+}
+
+func BenchmarkRejectedToken(b *testing.B) {
+	v, ctx := newAuthority(b, "key").verifier(b), b.Context()
+	for name, header := range rejects(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			r := &auth.Request{Header: header}
+			for b.Loop() {
+				if _, err := v.Authenticate(ctx, r); err == nil {
+					b.Fatal("it is good")
+				}
+			}
+		})
+	}
+}
