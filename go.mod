@@ -11,3 +11,5 @@ require (
 require google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e
 
 require github.com/golang-jwt/jwt/v5 v5.3.1
+
+require golang.org/x/time v0.16.0

@@ -1,0 +1,58 @@
+package ratelimit
+
+import (
+	"context"
+	"time"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// Option is what an [Interceptor] is made of: a [Rule], or something that concerns all
+// rules.
+type Option interface{ apply(*config) }
+
+type option func(*config)
+
+func (o option) apply(c *config) { o(c) }
+
+// apply implements [Option].
+func (r Rule) apply(c *config) {
+	r.check()
+	r.fill()
+	applied := &rule{Rule: r}
+	if r.On == Concurrent {
+		applied.slots = newConcurrency(r.Max)
+	}
+	c.rules = append(c.rules, applied)
+}
+
+// config is what the options set.
+type config struct {
+	rules   []*rule
+	observe func(context.Context, Event)
+	always  bool
+}
+
+// Event is a decision.
+type Event struct {
+	Call    *streamwrap.Call
+	Rule    string
+	OK      bool          // it may happen, perhaps after waiting
+	Waited  time.Duration // for its turn
+	DryRun  bool          // it happens all the same
+	Err     error         // the limiter's, which cannot tell: then it may happen
+	Missing bool          // there was no key
+}
+
+// WithObserver calls a function for each decision against an RPC or message, and for
+// each that had to wait. It must be quick.
+func WithObserver(observe func(context.Context, Event)) Option {
+	if observe == nil {
+		panic("ratelimit: WithObserver: nil function")
+	}
+	return option(func(c *config) { c.observe = observe })
+}
+
+// WithHeadersAlways sends the RateLimit header with every response, not only with
+// refusals.
+func WithHeadersAlways() Option { return option(func(c *config) { c.always = true }) }

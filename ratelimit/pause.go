@@ -1,0 +1,78 @@
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// maxPause is how long a server may make all RPCs of a client wait.
+const maxPause = 30 * time.Second
+
+// notePause notes that a server wants not to be called for a while. All RPCs to it wait
+// then, not only the one that it has refused.
+func (i *Interceptor) notePause(call *streamwrap.Call, err error) {
+	e := (*connect.Error)(nil)
+	if !connect.IsWireError(err) || !errors.As(err, &e) || e.Code() != connect.CodeResourceExhausted && e.Code() != connect.CodeUnavailable {
+		return
+	}
+	var pause time.Duration
+	for _, detail := range e.Details() {
+		if value, failed := detail.Value(); failed == nil {
+			if info, ok := value.(*errdetails.RetryInfo); ok && info.GetRetryDelay().CheckValid() == nil {
+				pause = min(info.GetRetryDelay().AsDuration(), maxPause)
+			}
+		}
+	}
+	peer, ok := call.Peer()
+	if pause <= 0 || !ok {
+		return
+	}
+	value, _ := i.pauses.LoadOrStore(peer.Addr, new(atomic.Int64))
+	until, _ := value.(*atomic.Int64)
+	end := int64(time.Since(i.base) + pause)
+	for {
+		now := until.Load()
+		if now >= end || until.CompareAndSwap(now, end) {
+			return
+		}
+	}
+}
+
+// awaitPause waits for the end of the server's pause.
+func (i *Interceptor) awaitPause(ctx context.Context, call *streamwrap.Call) error {
+	peer, ok := call.Peer()
+	if !ok {
+		return nil
+	}
+	value, ok := i.pauses.Load(peer.Addr)
+	if !ok {
+		return nil
+	}
+	until, _ := value.(*atomic.Int64)
+	wait := time.Duration(until.Load()) - time.Since(i.base)
+	if wait <= 0 {
+		return nil
+	}
+	if deadline, has := ctx.Deadline(); has && time.Until(deadline) < wait {
+		return refusalOfPause(wait)
+	}
+	if !sleep(ctx, wait) {
+		return ended(ctx)
+	}
+	return nil
+}
+
+var errPaused = errors.New("server asked for a pause beyond the deadline")
+
+func refusalOfPause(wait time.Duration) error {
+	err := connect.NewError(connect.CodeResourceExhausted, errPaused)
+	attach(err, retryInfo(wait))
+	return err
+}

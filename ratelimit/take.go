@@ -1,0 +1,131 @@
+package ratelimit
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// take takes n events of a rule, and waits for them if it may.
+func (s *stream) take(ctx context.Context, one *share, n int) error {
+	if n == 0 {
+		return nil
+	}
+	began := time.Now()
+	result, err := s.ask(ctx, one, n)
+	waited := time.Since(began)
+	switch {
+	case err == nil && result.OK:
+		one.taken = n
+		if waited > time.Microsecond && one.mode(s.call.IsClient()) == Wait {
+			s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Waited: waited})
+		}
+		return nil
+	case ctx.Err() != nil:
+		return ended(ctx)
+	case err != nil: // nobody knows: the limiter has its own policy for that
+		s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Err: err})
+		return nil
+	}
+	s.i.notify(ctx, s.call, Event{Rule: one.Name, Waited: waited, DryRun: one.DryRun})
+	if one.DryRun {
+		return nil
+	}
+	return s.refuse(one.rule, result)
+}
+
+// ask asks the rule's limiter, or for a slot.
+func (s *stream) ask(ctx context.Context, one *share, n int) (Result, error) {
+	wait := time.Duration(0)
+	if one.mode(s.call.IsClient()) == Wait && !one.DryRun {
+		wait = one.MaxWait
+		if deadline, ok := ctx.Deadline(); ok {
+			wait = min(wait, time.Until(deadline))
+		}
+	}
+	if wait > 0 {
+		if one.waiters.Add(1) > int64(one.MaxWaiters) {
+			wait = 0
+		}
+		defer one.waiters.Add(-1)
+	}
+	if one.slots != nil {
+		ok := one.slots.acquire(ctx, one.key, wait)
+		return Result{OK: ok, RetryAfter: time.Second}, nil
+	}
+	if reserver, ok := one.Limiter.(Reserver); ok && wait > 0 {
+		return reserve(ctx, reserver, one.key, n, wait)
+	}
+	return poll(ctx, one.Limiter, one.key, n, wait)
+}
+
+// reserve waits for its turn.
+func reserve(ctx context.Context, limiter Reserver, key string, n int, wait time.Duration) (Result, error) {
+	delay, result := limiter.Reserve(key, n, wait)
+	if !result.OK || delay <= 0 {
+		return result, nil
+	}
+	if !sleep(ctx, delay) {
+		limiter.Give(context.WithoutCancel(ctx), key, n)
+		return Result{}, ctx.Err()
+	}
+	return result, nil
+}
+
+// poll asks again as long as it may: a limiter that knows no turns.
+func poll(ctx context.Context, limiter Limiter, key string, n int, wait time.Duration) (Result, error) {
+	until := time.Now().Add(wait)
+	for {
+		result, err := limiter.Take(ctx, key, n)
+		if err != nil || result.OK || result.Never || result.RetryAfter <= 0 || time.Now().Add(result.RetryAfter).After(until) {
+			return result, err
+		}
+		if !sleep(ctx, result.RetryAfter) {
+			return Result{}, ctx.Err()
+		}
+	}
+}
+
+// owe lets n events pass and notes when they are paid for. More than the burst is taken
+// in parts.
+func (s *stream) owe(ctx context.Context, one *share, n int) error {
+	const ever = time.Hour
+	burst := one.Limiter.Limit().Burst
+	for n > 0 {
+		part := min(n, burst)
+		n -= part
+		delay := time.Duration(0)
+		if reserver, ok := one.Limiter.(Reserver); ok {
+			delay, _ = reserver.Reserve(one.key, part, ever)
+		} else if result, err := one.Limiter.Take(ctx, one.key, part); err == nil && !result.OK {
+			delay = result.RetryAfter
+		}
+		if delay > 0 && !one.DryRun {
+			one.owed = time.Now().Add(delay)
+		}
+	}
+	return nil
+}
+
+// sleep waits. It returns false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ended returns the error of an RPC whose context has ended.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	code := connect.CodeCanceled
+	if err == context.DeadlineExceeded {
+		code = connect.CodeDeadlineExceeded
+	}
+	return connect.NewError(code, err)
+}
