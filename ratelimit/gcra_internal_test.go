@@ -198,7 +198,9 @@ func TestNumbersFit(t *testing.T) {
 		switch {
 		case at <= q.now && d != 0, d < 0:
 			t.Fatalf("%v: until(%d) = %v", l, at-q.now, d)
-		case d == math.MaxInt64, at > maxNow:
+		case at > maxNow && d != math.MaxInt64:
+			t.Fatalf("%v: until(%d) = %v, which is beyond the end", l, at-q.now, d)
+		case d == math.MaxInt64:
 		case g.at(elapsed+uint64(d)) < at, d > 0 && g.at(elapsed+uint64(d)-1) >= at:
 			t.Fatalf("%v: until(%d) = %v is not exact", l, at-q.now, d)
 		}

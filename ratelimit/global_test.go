@@ -15,7 +15,7 @@ import (
 // allowed: exactly the burst at first, and then what each second brings.
 func TestContention(t *testing.T) {
 	t.Parallel()
-	limit := ratelimit.Limit{Rate: 300, Burst: 1000}
+	limit := ratelimit.Limit{Rate: 300, Burst: 100_000}
 	for name, newLimiter := range map[string]func() ratelimit.Limiter{
 		"Global": func() ratelimit.Limiter { return ratelimit.NewGlobal(limit) },
 		"Keyed":  func() ratelimit.Limiter { return ratelimit.NewKeyed(limit, ratelimit.WithMaxKeys(1)) },
@@ -29,13 +29,13 @@ func TestContention(t *testing.T) {
 
 func contend(t *testing.T, l ratelimit.Limiter) {
 	t.Helper()
-	want := int64(1000)
-	for second := range 20 {
+	want := int64(l.Limit().Burst)
+	for second := range 5 {
 		var allowed atomic.Int64
 		var wg sync.WaitGroup
 		for g := range 32 {
 			wg.Go(func() {
-				for i := range 200 {
+				for i := range 3000 {
 					n := 1 + (g+i)%3
 					r, err := l.Take(t.Context(), "key", n)
 					if err != nil {

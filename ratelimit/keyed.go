@@ -203,12 +203,17 @@ func (k *Keyed) charge(hash uint64, q request) (tat uint64, ok, found bool) {
 	if b == nil {
 		return 0, false, false
 	}
+	return b.charge(i, hash, &k.gcra, q)
+}
+
+// charge is the same for the slot where the hash was found, which it may have lost.
+func (b *bucket) charge(i int, hash uint64, g *gcra, q request) (tat uint64, ok, found bool) {
 	for {
 		old := b.tats[i].Load()
 		if old == moving || b.hashes[i].Load() != hash {
 			return 0, false, false
 		}
-		next, ok := k.gcra.charge(old, q)
+		next, ok := g.charge(old, q)
 		switch {
 		case ok && b.tats[i].CompareAndSwap(old, next):
 			return next, true, true

@@ -228,6 +228,48 @@ func TestLateDecisionsHitNobodyElse(t *testing.T) {
 	})
 }
 
+// TestLostSlotIsNotCharged: who has found a slot that is another's by now, or is
+// changing hands, does not charge it.
+func TestLostSlotIsNotCharged(t *testing.T) {
+	t.Parallel()
+	k := NewKeyed(Per(5, time.Hour), WithMaxKeys(1))
+	const mine, other = 7, 8
+	k.ok(other, 1)
+	b, i := k.find(other)
+	q, _ := k.gcra.request(1, 0)
+	word := b.tats[i].Load()
+	if _, _, found := b.charge(i, mine, &k.gcra, q); found || b.tats[i].Load() != word {
+		t.Error("another's slot was charged")
+	}
+	b.tats[i].Store(moving)
+	if _, _, found := b.charge(i, other, &k.gcra, q); found || b.tats[i].Load() != moving {
+		t.Error("a slot that changes hands was charged")
+	}
+	if k.give(other, 1); b.tats[i].Load() != moving {
+		t.Error("a slot that changes hands was given back to")
+	}
+	if r := k.gcra.unreal(q, 0, k.peek(other)); r.Remaining != 5 {
+		t.Errorf("a slot that changes hands: %+v", r)
+	}
+}
+
+// TestNewKeyTwiceGetsOneSlot: of two who find that a key has no slot, the second has
+// the one that the first got.
+func TestNewKeyTwiceGetsOneSlot(t *testing.T) {
+	t.Parallel()
+	k := NewKeyed(Per(2, time.Hour), WithMaxKeys(1))
+	q, _ := k.gcra.request(1, 0)
+	for i, want := range []bool{true, true, false} {
+		if _, ok := k.admit(7, q); ok != want {
+			t.Errorf("%d: %v, want %v", i, ok, want)
+		}
+	}
+	b := &k.buckets[0]
+	if b.hashes[0].Load() != 7 || b.hashes[1].Load() != 0 || k.Overflowed() != 0 {
+		t.Error("it has not just one slot")
+	}
+}
+
 // TestChurnKeepsTheTable has many keys fight for the slots of one bucket, on a real
 // clock, so that slots change hands all the time, with words of the future behind them.
 // No hash has two slots, and no word runs away.
@@ -296,13 +338,14 @@ func TestNewKeysAllGetTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const burst = 20
 		k := NewKeyed(Limit{Rate: 1, Burst: burst}, WithMaxKeys(1))
-		for round := range 300 {
+		for round := range 1000 {
 			var taken [ways]atomic.Int64
 			var wg sync.WaitGroup
+			begin := make(chan struct{})
 			for range 8 {
 				wg.Go(func() {
-					for range 10 * ways {
-						i := rand.IntN(ways)
+					<-begin
+					for i := range ways { // all of them at once, and each is new
 						if k.ok(uint64(1+round*ways+i), 1) {
 							taken[i].Add(1)
 						}
@@ -314,6 +357,8 @@ func TestNewKeysAllGetTheirOwn(t *testing.T) {
 					}
 				})
 			}
+			synctest.Wait()
+			close(begin)
 			wg.Wait()
 			for i := range taken {
 				if n := taken[i].Load(); n != burst {
