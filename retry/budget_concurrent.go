@@ -1,7 +1,8 @@
 package retry
 
 // Concurrent allows as many retries at the same time as a share of the RPCs that
-// are under way, and always a few. It panics if a number is negative.
+// are under way, and always a few. A stream that is dropped without being closed keeps
+// its place. It panics if a number is negative.
 func Concurrent(share float64, floor int) Budget {
 	if !(share >= 0) || floor < 0 {
 		panic("retry: Concurrent: negative number")
