@@ -162,14 +162,17 @@ func (k *Keyed) hash(key string) uint64 { return max(maphash.String(k.seed, key)
 
 // decide decides about n events of a hash.
 func (k *Keyed) decide(hash uint64, n int, wait time.Duration) (time.Duration, Result) {
+	b, i := k.find(hash) // first: memory can be waited for while the clock is read
 	q, isReal := k.gcra.request(n, wait)
 	if !isReal {
 		return 0, k.gcra.unreal(q, n, k.peek(hash))
 	}
-	tat, ok, found := k.charge(hash, q)
-	if !found {
-		tat, ok = k.admit(hash, q)
+	if b != nil {
+		if tat, ok, found := b.charge(i, hash, &k.gcra, q); found {
+			return k.gcra.answer(q, tat, ok)
+		}
 	}
+	tat, ok := k.admit(hash, q)
 	return k.gcra.answer(q, tat, ok)
 }
 
@@ -196,17 +199,8 @@ func (k *Keyed) find(hash uint64) (*bucket, int) {
 	return nil, 0
 }
 
-// charge charges a request to a hash's slot. It returns the slot's word, whether it may
-// happen, and whether the hash has a slot.
-func (k *Keyed) charge(hash uint64, q request) (tat uint64, ok, found bool) {
-	b, i := k.find(hash)
-	if b == nil {
-		return 0, false, false
-	}
-	return b.charge(i, hash, &k.gcra, q)
-}
-
-// charge is the same for the slot where the hash was found, which it may have lost.
+// charge charges a request to the slot in which a hash was found. It returns the slot's
+// word, whether it may happen, and false if the slot is not the hash's any more.
 func (b *bucket) charge(i int, hash uint64, g *gcra, q request) (tat uint64, ok, found bool) {
 	for {
 		old := b.tats[i].Load()
@@ -230,7 +224,8 @@ func (k *Keyed) admit(hash uint64, q request) (tat uint64, ok bool) {
 	shard := &k.shards[index%keyedShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if tat, ok, found := k.charge(hash, q); found {
+	if b, i := k.find(hash); b != nil { // nobody can take it now
+		tat, ok, _ = b.charge(i, hash, &k.gcra, q)
 		return tat, ok
 	}
 	tat = k.spares[index].tat.Load()

@@ -26,8 +26,8 @@ func takeFrom(l ratelimit.Limiter, key string, n int) ratelimit.Result {
 	return r
 }
 
-// bench calls take from as many goroutines as told, each with keys of its own.
-func bench(b *testing.B, take func(key string)) {
+// bench takes from as many goroutines as told, each with keys of its own.
+func bench(b *testing.B, l ratelimit.Limiter) {
 	b.Helper()
 	for _, goroutines := range []int{1, 2, 128} {
 		b.Run(strconv.Itoa(goroutines), func(b *testing.B) {
@@ -36,6 +36,7 @@ func bench(b *testing.B, take func(key string)) {
 			for i := range keys {
 				keys[i] = "203.0.113." + strconv.Itoa(i)
 			}
+			ctx := b.Context()
 			done := make(chan struct{})
 			b.ResetTimer()
 			for g := range goroutines {
@@ -45,7 +46,9 @@ func bench(b *testing.B, take func(key string)) {
 				}
 				go func() {
 					for i := range n {
-						take(keys[(i+g*8)%len(keys)])
+						if _, err := l.Take(ctx, keys[(i+g*8)%len(keys)], 1); err != nil {
+							b.Error(err)
+						}
 					}
 					done <- struct{}{}
 				}()
@@ -65,8 +68,7 @@ func BenchmarkKeyed(b *testing.B) {
 		"odd":    ratelimit.Per(99999989, 10*time.Millisecond),
 	} {
 		b.Run(name, func(b *testing.B) {
-			k := ratelimit.NewKeyed(limit)
-			bench(b, func(key string) { takeFrom(k, key, 1) })
+			bench(b, ratelimit.NewKeyed(limit))
 		})
 	}
 }
@@ -77,21 +79,28 @@ func BenchmarkGlobal(b *testing.B) {
 		"reject": ratelimit.Per(1, time.Hour),
 	} {
 		b.Run(name, func(b *testing.B) {
-			g := ratelimit.NewGlobal(limit)
-			bench(b, func(key string) { takeFrom(g, key, 1) })
+			bench(b, ratelimit.NewGlobal(limit))
 		})
 	}
+}
+
+// xTime only decides.
+type xTime struct {
+	ratelimit.Limiter
+	limiter *rate.Limiter
+}
+
+func (x xTime) Take(context.Context, string, int) (ratelimit.Result, error) {
+	return ratelimit.Result{OK: x.limiter.AllowN(time.Now(), 1)}, nil
 }
 
 // BenchmarkXTimeRate is what others cost, and FromRate.
 func BenchmarkXTimeRate(b *testing.B) {
 	b.Run("AllowN", func(b *testing.B) {
-		l := rate.NewLimiter(1e9, 1e9)
-		bench(b, func(string) { l.AllowN(time.Now(), 1) })
+		bench(b, xTime{limiter: rate.NewLimiter(1e9, 1e9)})
 	})
 	b.Run("FromRate", func(b *testing.B) {
-		l := ratelimit.FromRate(rate.NewLimiter(1e9, 1e9))
-		bench(b, func(key string) { takeFrom(l, key, 1) })
+		bench(b, ratelimit.FromRate(rate.NewLimiter(1e9, 1e9)))
 	})
 }
 
