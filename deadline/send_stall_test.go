@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -57,6 +58,7 @@ func TestSendStallResetsStream(t *testing.T) {
 				t.Errorf("the handler was told after %v, want %v", at.Sub(start), stall)
 			}
 			wantReason(t, cause, deadline.ReasonSendStall, connect.CodeDeadlineExceeded)
+			synctest.Wait() // the call ended before its HTTP handler
 			if done, _ := served.last(t); done.Sub(start) != stall {
 				t.Errorf("the server was done after %v, want %v", done.Sub(start), stall)
 			}

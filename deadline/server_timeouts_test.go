@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -253,6 +254,7 @@ func TestWriteTimeoutReturnsAfterHandler(t *testing.T) {
 			if sendErr != nil || at.Sub(start) != work {
 				t.Errorf("%s: the handler returned %v after %v", tt.name, sendErr, at.Sub(start))
 			}
+			synctest.Wait() // the call ended before its HTTP handler
 			if done, _ := served.last(t); done.Sub(at) != tt.after {
 				t.Errorf("%s: the server was done %v after its handler, want %v", tt.name, done.Sub(at), tt.after)
 			}
