@@ -29,18 +29,11 @@ var _ connect.Interceptor = (*Interceptor)(nil)
 // On handlers use [streamwrap.Interceptor.HandlerOption], which refuses before
 // anything is decoded, put [Interceptor.Handler] around the mux, and an Engine
 // around that.
-//
-// Cost: an RPC takes two allocations, three with a deadline or limit, and a timer;
-// a message none, and some nanoseconds, with Idle and ReceiveIdle a reading of
-// the clock each.
 func NewInterceptor(p Policy, opts ...Option) *Interceptor {
 	if err := p.Validate(); err != nil {
 		panic(fmt.Sprintf("deadline: NewInterceptor: %v", err))
 	}
-	i := &Interceptor{config: config{policies: make(map[string]*Policy)}, general: p}
-	for _, opt := range opts {
-		opt.apply(&i.config)
-	}
+	i := &Interceptor{config: newConfig(opts), general: p}
 	i.Interceptor = streamwrap.NewInterceptor(streamwrap.Hooks[stream]{
 		Open:     i.open,
 		Header:   (*stream).header,
@@ -56,7 +49,7 @@ func NewInterceptor(p Policy, opts ...Option) *Interceptor {
 
 // policyOf returns the policy of a procedure.
 func (i *Interceptor) policyOf(procedure string) *Policy {
-	if p := i.policy(procedure); p != nil {
+	if p, ok := i.policies.Find(procedure); ok {
 		return p
 	}
 	return &i.general

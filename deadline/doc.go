@@ -23,13 +23,19 @@
 //
 // and a client in one, connect.WithInterceptors(deadlines).
 //
-// # Which limit does what
+// # Defaults
+//
+// The zero [Policy] limits nothing by itself. It enforces the deadlines that clients
+// ask for, on streams too, has clients that act for a handler end a little before it
+// ([Policy].Margin), and hides the addresses in errors of the network.
+//
+// # Streaming
 //
 // On clients a limit ends the RPC: blocked operations return, the server is told.
 //
 // On handlers it ends the context, whose cause is the error (at the RPC's deadline
-// perhaps just [context.DeadlineExceeded]), and interrupts a blocked Receive, of which the handler then gets that error; what it returns
-// still reaches the client. That takes a [streamwrap.Engine] around the server's
+// perhaps just [context.DeadlineExceeded]), and interrupts a blocked Receive, of which
+// the handler then gets that error; what it returns still reaches the client. That takes a [streamwrap.Engine] around the server's
 // mux. Without one only the context ends ([Info].Enforceable is false, and
 // [WithStrict] refuses such streams). A handler that is blocked in Send can be
 // told nothing: [Policy.SendStall] resets its stream, and after any other limit
@@ -53,4 +59,17 @@
 // handlers, unless the policy changes it: [Source] has the ways, [FromContext]
 // what came out. [Remaining] is how much is left, and [Detach] makes a context for
 // what outlives the RPC.
+//
+// # Order
+//
+// On handlers behind tracing and logging, which see what it refuses, and in front of
+// what waits, such as ratelimit. On clients in front of retry it limits the RPC with all
+// its attempts, behind it each of them.
+//
+// # Cost
+//
+// A unary RPC takes 2 allocations, 4 with a deadline; a stream 7 to 9 on handlers and 13
+// to 16 on clients, and one timer, which is armed for what its policy sets. A message
+// takes none; about 50 ns if Idle, ReceiveIdle and SendStall are set, a reading of the
+// clock each.
 package deadline

@@ -2,7 +2,8 @@ package deadline
 
 import (
 	"fmt"
-	"strings"
+
+	"github.com/interconnect-go/interconnect/internal/procedure"
 )
 
 // Option configures an [Interceptor].
@@ -14,9 +15,20 @@ func (o option) apply(c *config) { o(c) }
 
 // config is what the options set.
 type config struct {
-	policies map[string]*Policy // by procedure or service, as WithProcedure has them
+	policies procedure.Table[*Policy]
 	drainer  *Drainer
 	strict   bool
+}
+
+func newConfig(opts []Option) config {
+	c := config{policies: make(procedure.Table[*Policy])}
+	for _, opt := range opts {
+		if opt == nil {
+			panic("deadline: NewInterceptor: nil Option")
+		}
+		opt.apply(&c)
+	}
+	return c
 }
 
 // WithProcedure sets the policy of a procedure, "/pkg.Service/Method", or of all
@@ -25,17 +37,16 @@ type config struct {
 // times. It panics if the pattern has another form or comes twice, or if the
 // policy is invalid.
 func WithProcedure(pattern string, p Policy) Option {
-	if last := strings.LastIndexByte(pattern, '/'); last < 2 || pattern[0] != '/' || strings.Count(pattern, "/") != 2 {
-		panic(fmt.Sprintf(`deadline: WithProcedure: %q is neither "/pkg.Service/Method" nor "/pkg.Service/"`, pattern))
+	if err := procedure.Check(pattern); err != nil {
+		panic(fmt.Sprintf("deadline: WithProcedure: %v", err))
 	}
 	if err := p.Validate(); err != nil {
 		panic(fmt.Sprintf("deadline: WithProcedure: %s: %v", pattern, err))
 	}
 	return option(func(c *config) {
-		if c.policies[pattern] != nil {
-			panic(fmt.Sprintf("deadline: WithProcedure: %s comes twice", pattern))
+		if err := c.policies.Add(pattern, &p); err != nil {
+			panic(fmt.Sprintf("deadline: WithProcedure: %v", err))
 		}
-		c.policies[pattern] = &p
 	})
 }
 
@@ -53,14 +64,3 @@ func WithDrainer(d *Drainer) Option {
 // server's mux. By default their limits end contexts, which a handler that is
 // blocked in Receive does not notice.
 func WithStrict() Option { return option(func(c *config) { c.strict = true }) }
-
-// policy returns the policy of a procedure, nil if it has none of its own.
-func (c *config) policy(procedure string) *Policy {
-	if len(c.policies) == 0 {
-		return nil
-	}
-	if p := c.policies[procedure]; p != nil {
-		return p
-	}
-	return c.policies[procedure[:strings.LastIndexByte(procedure, '/')+1]]
-}

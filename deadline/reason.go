@@ -10,6 +10,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 // Domain is the domain of the google.rpc.ErrorInfo in errors of this package.
@@ -18,7 +20,7 @@ const Domain = "interconnect.deadline"
 // Reason is which limit ended an RPC: the reason of the google.rpc.ErrorInfo.
 type Reason string
 
-// The reasons. All but the last four are timeouts: their errors match
+// The reasons. All but the last three are timeouts: their errors match
 // [context.DeadlineExceeded] and have [connect.CodeDeadlineExceeded].
 const (
 	// ReasonDeadline is the end of the RPC's own time.
@@ -65,19 +67,11 @@ func ReasonOf(err error) (Reason, bool) {
 	if e := (*expiry)(nil); errors.As(err, &e) {
 		return e.reason, true
 	}
-	e := (*connect.Error)(nil)
-	if !errors.As(err, &e) {
-		return "", false
-	}
-	if e.Code() == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && errors.Is(err, context.DeadlineExceeded) {
+	if connect.CodeOf(err) == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && errors.Is(err, context.DeadlineExceeded) {
 		return ReasonDeadline, true // of the caller's context
 	}
-	for _, detail := range e.Details() {
-		value, err := detail.Value()
-		if err != nil {
-			continue
-		}
-		if info, ok := value.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
+	for info := range rpcerror.Details[*errdetails.ErrorInfo](err) {
+		if info.GetDomain() == Domain {
 			return Reason(info.GetReason()), true
 		}
 	}
@@ -123,7 +117,7 @@ func (e *expiry) Is(target error) bool {
 // coded returns the error that both sides get.
 func (e *expiry) coded() *connect.Error {
 	err := connect.NewError(e.reason.code(), e)
-	info := &errdetails.ErrorInfo{
+	rpcerror.Attach(err, &errdetails.ErrorInfo{
 		Reason: string(e.reason),
 		Domain: Domain,
 		Metadata: map[string]string{
@@ -133,16 +127,11 @@ func (e *expiry) coded() *connect.Error {
 			"sent":     strconv.FormatInt(e.sent, 10),
 			"received": strconv.FormatInt(e.received, 10),
 		},
-	}
-	if detail, failed := connect.NewErrorDetail(info); failed == nil {
-		err.AddDetail(detail)
-	}
+	})
 	if !e.reason.resumable() {
 		return err
 	}
-	if detail, failed := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: &durationpb.Duration{}}); failed == nil {
-		err.AddDetail(detail)
-	}
+	rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{}})
 	err.Meta().Set("Grpc-Retry-Pushback-Ms", "0")
 	return err
 }

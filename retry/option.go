@@ -3,7 +3,8 @@ package retry
 import (
 	"context"
 	"fmt"
-	"strings"
+
+	"github.com/interconnect-go/interconnect/internal/procedure"
 )
 
 // Defaults of [WithBufferLimits].
@@ -21,12 +22,27 @@ func (o option) apply(c *config) { o(c) }
 
 // config is what the options set.
 type config struct {
-	policies map[string]*Policy // by procedure or service, as WithProcedure has them
+	policies procedure.Table[*Policy]
 	budget   Budget
 	observe  func(context.Context, Event)
 	buffers  buffers
 	clone    func(any) (clone any, size int, ok bool)
 	resumers map[string]resumer
+}
+
+// configure sets the defaults, and what the options say. The config is not copied:
+// its buffers count.
+func (c *config) configure(opts []Option) {
+	c.policies = make(procedure.Table[*Policy])
+	c.resumers = make(map[string]resumer)
+	c.budget = Ratio(defaultShare, defaultFloor)
+	c.buffers.each, c.buffers.total = DefaultBuffer, DefaultTotalBuffer
+	for _, opt := range opts {
+		if opt == nil {
+			panic("retry: NewInterceptor: nil Option")
+		}
+		opt.apply(c)
+	}
 }
 
 // WithProcedure sets the policy of a procedure, "/pkg.Service/Method", or of all
@@ -35,18 +51,17 @@ type config struct {
 // times. It panics if the pattern has another form or comes twice, or if the
 // policy is invalid.
 func WithProcedure(pattern string, p Policy) Option {
-	if last := strings.LastIndexByte(pattern, '/'); last < 2 || pattern[0] != '/' || strings.Count(pattern, "/") != 2 {
-		panic(fmt.Sprintf(`retry: WithProcedure: %q is neither "/pkg.Service/Method" nor "/pkg.Service/"`, pattern))
+	if err := procedure.Check(pattern); err != nil {
+		panic(fmt.Sprintf("retry: WithProcedure: %v", err))
 	}
 	if err := p.Validate(); err != nil {
 		panic(fmt.Sprintf("retry: WithProcedure: %s: %v", pattern, err))
 	}
 	p = p.withDefaults()
 	return option(func(c *config) {
-		if c.policies[pattern] != nil {
-			panic(fmt.Sprintf("retry: WithProcedure: %s comes twice", pattern))
+		if err := c.policies.Add(pattern, &p); err != nil {
+			panic(fmt.Sprintf("retry: WithProcedure: %v", err))
 		}
-		c.policies[pattern] = &p
 	})
 }
 
@@ -78,15 +93,4 @@ func WithCloner(clone func(msg any) (copied any, size int, ok bool)) Option {
 		panic("retry: WithCloner: nil function")
 	}
 	return option(func(c *config) { c.clone = clone })
-}
-
-// policy returns the policy of a procedure, nil if it has none of its own.
-func (c *config) policy(procedure string) *Policy {
-	if len(c.policies) == 0 {
-		return nil
-	}
-	if p := c.policies[procedure]; p != nil {
-		return p
-	}
-	return c.policies[procedure[:strings.LastIndexByte(procedure, '/')+1]]
 }

@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -124,11 +125,10 @@ func (p Policy) WorstCase(layers int) int {
 
 // withDefaults returns the policy with its defaults filled in.
 func (p Policy) withDefaults() Policy {
-	fill(&p.MaxAttempts, DefaultMaxAttempts)
-	fill(&p.MinRemaining, DefaultMinRemaining)
-	fill(&p.MaxServerDelay, DefaultMaxServerDelay)
-	fill(&p.MaxTransportRetries, DefaultMaxTransportRetries)
-	p.MaxTransportRetries = max(p.MaxTransportRetries, 0)
+	p.MaxAttempts = cmp.Or(p.MaxAttempts, DefaultMaxAttempts)
+	p.MinRemaining = cmp.Or(p.MinRemaining, DefaultMinRemaining)
+	p.MaxServerDelay = cmp.Or(p.MaxServerDelay, DefaultMaxServerDelay)
+	p.MaxTransportRetries = max(cmp.Or(p.MaxTransportRetries, DefaultMaxTransportRetries), 0)
 	if p.Backoff == nil {
 		p.Backoff = FullJitter(50*time.Millisecond, 2*time.Second)
 	}
@@ -137,12 +137,6 @@ func (p Policy) withDefaults() Policy {
 		p.Codes = []connect.Code{connect.CodeUnavailable}
 	}
 	return p
-}
-
-func fill[T comparable](field *T, value T) {
-	if *field == *new(T) {
-		*field = value
-	}
 }
 
 // safety is what is known about executing a procedure twice.

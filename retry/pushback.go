@@ -1,16 +1,16 @@
 package retry
 
 import (
-	"errors"
 	"math"
 	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 const (
@@ -26,9 +26,7 @@ func Pushback(err *connect.Error, delay time.Duration) *connect.Error {
 	millis := min((delay+time.Millisecond-1)/time.Millisecond, math.MaxInt32)
 	err.Meta().Set(pushbackKey, strconv.FormatInt(int64(millis), 10))
 	err.Meta().Set(retryAfterKey, strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
-	if detail, failed := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)}); failed == nil {
-		err.AddDetail(detail)
-	}
+	rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
 	return err
 }
 
@@ -56,37 +54,8 @@ func pushbackOf(err *connect.Error, now time.Time) pushback {
 		}
 		return pushback{invited: true, delay: time.Duration(millis) * time.Millisecond}
 	}
-	for _, detail := range err.Details() {
-		value, failed := detail.Value()
-		if failed != nil {
-			continue
-		}
-		if info, ok := value.(*errdetails.RetryInfo); ok && info.GetRetryDelay().CheckValid() == nil {
-			return pushback{invited: true, delay: max(info.GetRetryDelay().AsDuration(), 0), spread: true}
-		}
-	}
-	if delay, ok := retryAfter(err.Meta().Get(retryAfterKey), now); ok {
-		return pushback{invited: true, delay: delay, spread: true}
-	}
-	return pushback{}
-}
-
-// retryAfter parses a Retry-After: seconds, or a date.
-func retryAfter(text string, now time.Time) (time.Duration, bool) {
-	if text == "" {
-		return 0, false
-	}
-	seconds, err := strconv.ParseUint(text, 10, 31)
-	if err == nil {
-		return time.Duration(seconds) * time.Second, true
-	}
-	if errors.Is(err, strconv.ErrRange) {
-		return math.MaxInt64, true
-	}
-	if at, err := http.ParseTime(text); err == nil {
-		return max(at.Sub(now), 0), true
-	}
-	return 0, false
+	delay, invited := rpcerror.RetryDelay(err, now)
+	return pushback{invited: invited, delay: delay, spread: true}
 }
 
 // wait returns the delay to wait: up to half as much again, lest all clients

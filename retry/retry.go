@@ -40,21 +40,8 @@ func NewInterceptor(p Policy, opts ...Option) *Interceptor {
 	if err := p.Validate(); err != nil {
 		panic(fmt.Sprintf("retry: NewInterceptor: %v", err))
 	}
-	i := &Interceptor{
-		config: config{
-			policies: make(map[string]*Policy),
-			buffers:  buffers{each: DefaultBuffer, total: DefaultTotalBuffer},
-			resumers: make(map[string]resumer),
-		},
-		general: p.withDefaults(),
-		guard:   newGuard(),
-	}
-	for _, opt := range opts {
-		opt.apply(&i.config)
-	}
-	if i.budget == nil {
-		i.budget = Ratio(defaultShare, defaultFloor)
-	}
+	i := &Interceptor{general: p.withDefaults(), guard: newGuard()}
+	i.configure(opts)
 	return i
 }
 
@@ -69,7 +56,7 @@ func newGuard() *streamwrap.Interceptor {
 
 // policyOf returns the policy of a procedure.
 func (i *Interceptor) policyOf(procedure string) *Policy {
-	if p := i.policy(procedure); p != nil {
+	if p, ok := i.policies.Find(procedure); ok {
 		return p
 	}
 	return &i.general

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/procedure"
 )
 
 // Chain returns one interceptor that applies several, the first outermost, as
@@ -110,19 +111,15 @@ func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 // Procedures matches RPCs by name: "/pkg.Service/Method" a procedure,
 // "/pkg.Service/" all of a service. It panics if a pattern has another form.
 func Procedures(patterns ...string) Match {
-	names := make(map[string]struct{}, len(patterns))
+	names := make(procedure.Table[struct{}], len(patterns))
 	for _, p := range patterns {
-		if !strings.HasPrefix(p, "/") || strings.LastIndexByte(p, '/') < 2 {
-			panic(fmt.Sprintf(`streamwrap: Procedures: %q is neither "/pkg.Service/Method" nor "/pkg.Service/"`, p))
+		if err := procedure.Check(p); err != nil {
+			panic(fmt.Sprintf("streamwrap: Procedures: %v", err))
 		}
-		names[p] = struct{}{}
+		names[p] = struct{}{} // it may come twice
 	}
 	return func(c *Call) bool {
-		procedure := c.spec.Procedure
-		if _, ok := names[procedure]; ok {
-			return true
-		}
-		_, ok := names[procedure[:strings.LastIndexByte(procedure, '/')+1]]
+		_, ok := names.Find(c.spec.Procedure)
 		return ok
 	}
 }

@@ -5,8 +5,13 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -34,6 +39,35 @@ func Details[M proto.Message](err error) iter.Seq[M] {
 			}
 		}
 	}
+}
+
+// RetryDelay returns when a server wants to be asked again: the delay of the error's
+// google.rpc.RetryInfo, or else of its Retry-After, which proxies send.
+func RetryDelay(err *connect.Error, now time.Time) (time.Duration, bool) {
+	for info := range Details[*errdetails.RetryInfo](err) {
+		if delay := info.GetRetryDelay(); delay.CheckValid() == nil {
+			return max(delay.AsDuration(), 0), true
+		}
+	}
+	return RetryAfter(err.Meta().Get("Retry-After"), now)
+}
+
+// RetryAfter parses a Retry-After: seconds, or a date.
+func RetryAfter(text string, now time.Time) (time.Duration, bool) {
+	if text == "" {
+		return 0, false
+	}
+	seconds, err := strconv.ParseUint(text, 10, 31)
+	if err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return math.MaxInt64, true
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(at.Sub(now), 0), true
+	}
+	return 0, false
 }
 
 // OfContext returns the error of an RPC whose context has ended with err; more is what

@@ -4,9 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
@@ -18,11 +24,11 @@ func TestDetails(t *testing.T) {
 	t.Parallel()
 	err := connect.NewError(connect.CodeInternal, errTest)
 	rpcerror.Attach(err, wrapperspb.String("a"), wrapperspb.Int64(1), wrapperspb.String("b"))
-	got := ""
+	var got []string
 	for text := range rpcerror.Details[*wrapperspb.StringValue](fmt.Errorf("wrapped: %w", err)) {
-		got += text.GetValue()
+		got = append(got, text.GetValue())
 	}
-	if got != "ab" {
+	if !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("%q", got)
 	}
 	for range rpcerror.Details[*wrapperspb.BoolValue](err) {
@@ -30,6 +36,42 @@ func TestDetails(t *testing.T) {
 	}
 	for range rpcerror.Details[*wrapperspb.StringValue](errTest) {
 		t.Error("a detail of an error without")
+	}
+}
+
+func TestRetryDelay(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	info := func(d time.Duration) *errdetails.RetryInfo {
+		return &errdetails.RetryInfo{RetryDelay: durationpb.New(d)}
+	}
+	invalid := &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 1, Nanos: -1}}
+	for _, tt := range []struct {
+		header  string
+		details []proto.Message
+		want    time.Duration
+		ok      bool
+	}{
+		{},
+		{header: "7", want: 7 * time.Second, ok: true},
+		{header: "0", ok: true},
+		{header: "99999999999999999999", want: math.MaxInt64, ok: true},
+		{header: "-1"},
+		{header: "soon"},
+		{header: "Fri, 02 Jan 2026 03:04:15 GMT", want: 10 * time.Second, ok: true},
+		{header: "Fri, 02 Jan 2026 03:04:00 GMT", ok: true},
+		{header: "7", details: []proto.Message{info(2 * time.Second)}, want: 2 * time.Second, ok: true},
+		{details: []proto.Message{wrapperspb.String("x"), info(time.Millisecond)}, want: time.Millisecond, ok: true},
+		{details: []proto.Message{info(-time.Second)}, ok: true},
+		{details: []proto.Message{invalid}},
+		{header: "7", details: []proto.Message{invalid, &errdetails.RetryInfo{}}, want: 7 * time.Second, ok: true},
+	} {
+		err := connect.NewError(connect.CodeUnavailable, errTest)
+		err.Meta().Set("Retry-After", tt.header)
+		rpcerror.Attach(err, tt.details...)
+		if got, ok := rpcerror.RetryDelay(err, now); got != tt.want || ok != tt.ok {
+			t.Errorf("%q, %v: %v, %v", tt.header, tt.details, got, ok)
+		}
 	}
 }
 
