@@ -14,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -246,7 +247,7 @@ func (t *try) said(class Class, err error) pushback {
 		return pushbackOf(e, time.Now())
 	}
 	if answer := t.answer.Load(); answer != nil {
-		if delay, ok := retryAfter(answer.retryAfter, time.Now()); ok {
+		if delay, ok := rpcerror.RetryAfter(answer.retryAfter, time.Now()); ok {
 			return pushback{invited: true, delay: delay, spread: true}
 		}
 	}
@@ -259,7 +260,7 @@ func (c *call) record(t *try, class Class, err error, v verdict) {
 	t.over.Do(func() {
 		c.mu.Lock()
 		t.Class, t.Err, t.Elapsed = class, err, time.Since(t.Start)
-		t.Connections = int(t.trace.connections())
+		t.Connections = t.trace.connections()
 		c.mu.Unlock()
 		c.note(t.Attempt)
 		spend(t.release)
@@ -326,11 +327,7 @@ func (c *call) wait(delay time.Duration, closed <-chan struct{}, last error) (bo
 	if err == nil {
 		return true, nil
 	}
-	code := connect.CodeCanceled
-	if errors.Is(err, context.DeadlineExceeded) {
-		code = connect.CodeDeadlineExceeded
-	}
-	return false, connect.NewError(code, fmt.Errorf("%w, while waiting to try again after: %w", err, last))
+	return false, rpcerror.OfContext(err, fmt.Errorf("%w, while waiting to try again after: %w", err, last))
 }
 
 // spend gives back what the Budget has lent for an attempt that is not made.

@@ -231,7 +231,6 @@ func TestWhatIsTriedAgain(t *testing.T) {
 // the attempt's connections.
 func TestAnInterceptorFurtherInUsesTheContext(t *testing.T) {
 	t.Parallel()
-	t.Skip("documented: nothing tells such requests from the RPC's, which a proxy may be asked for too")
 	for _, p := range []retry.Policy{{}, {MaxAttempts: 1, MaxTransportRetries: -1}} {
 		synctest.Test(t, func(t *testing.T) {
 			tokens := conntest.Start(t, conntest.Config{Transport: conntest.H1})

@@ -5,6 +5,12 @@
 //	client := greetv1connect.NewGreetServiceClient(httpClient, url,
 //		connect.WithInterceptors(retries))
 //
+// # Defaults
+//
+// An RPC is tried 3 times, after a random time of up to 50 ms, then 100 ms, in all
+// load of at most a fifth more ([Ratio]). A stream may keep 256 KiB for replays, all
+// of an interceptor 16 MiB. Nothing is hedged.
+//
 // # What is tried again
 //
 // It depends on how far the RPC got ([Class]) and on whether its procedure may be
@@ -23,7 +29,7 @@
 // forbids them, with gRPC's Grpc-Retry-Pushback-Ms, a google.rpc.RetryInfo or
 // Retry-After, in this order: see [Pushback] and [NoRetry].
 //
-// # Streams
+// # Streaming
 //
 // A stream keeps what it sends until the first message of the response, or its clean
 // end, is there, and sends all of it again with each attempt. From then on it is
@@ -42,12 +48,25 @@
 // them to a fifth of the RPCs by default; a handler whose own RPC was exhausted tells
 // its client not to retry; a handler that serves a retry does not retry what it
 // calls, except what never was processed; and net/http's own repetitions, which have
-// no limit, get one. [Policy.WorstCase] says what remains. Requests that an interceptor
-// further in makes with the RPC's own context count as the RPC's: give them another one.
+// no limit, get one: for each host, so that an interceptor further in may use the RPC's
+// context for requests of its own, unless both go through one proxy. [Policy.WorstCase]
+// says what remains.
 //
 // # Errors
 //
 // The error is that of the last attempt. [HistoryOf] has all attempts. Servers see
 // Grpc-Previous-Rpc-Attempts, see [PreviousAttempts]; streamwrap interceptors further
 // out see attempts through their Attempt hook, those further in each as an RPC.
+//
+// # Order
+//
+// On clients behind tracing and logging, which see one RPC, and in front of ratelimit and
+// auth, which see each attempt. On handlers it may stand anywhere: it only keeps errors
+// of exhausted retries from being tried once more.
+//
+// # Cost
+//
+// A unary RPC that succeeds takes 7 allocations and about 2 µs; a committed stream
+// none for a message. An attempt of a stream takes what a stream of connect does. The
+// package needs no streamwrap.Engine.
 package retry

@@ -9,12 +9,15 @@ import (
 
 // trace is what the transport tells of an attempt.
 type trace struct {
-	got          atomic.Int64 // connections
-	asked        atomic.Int64 // for one, since it got the last
-	wroteHeaders atomic.Bool
+	mu    sync.Mutex
+	host  string // of the request that the transport last asked for a connection for
+	got   int    // connections to it
+	asked int    // for one, since it got the last
+
+	wroteHeaders atomic.Bool // of any request
 
 	hooks  httptrace.ClientTrace
-	limit  int64                   // of connections
+	limit  int                     // of connections
 	cancel context.CancelCauseFunc // called beyond it
 
 	once      sync.Once
@@ -24,32 +27,45 @@ type trace struct {
 // watch returns a context with which the transport tells of itself. If it sends
 // the request more often than limit, cancel is called.
 func (t *trace) watch(ctx context.Context, limit int, cancel context.CancelCauseFunc) context.Context {
-	t.limit, t.cancel = int64(limit), cancel
+	t.limit, t.cancel = limit, cancel
 	t.hooks.GetConn, t.hooks.GotConn, t.hooks.WroteHeaders = t.getConn, t.gotConn, t.wrote
 	return httptrace.WithClientTrace(ctx, &t.hooks)
 }
 
-func (t *trace) getConn(string) {
+// getConn counts anew for another host: an interceptor further in may have asked it
+// for a token, with the RPC's context.
+func (t *trace) getConn(host string) {
 	t.began()
-	t.asked.Add(1)
-	if t.connections() > t.limit {
+	t.mu.Lock()
+	if host != t.host {
+		t.host, t.got, t.asked = host, 0, 0
+	}
+	t.asked++
+	storm := t.count() > t.limit
+	t.mu.Unlock()
+	if storm {
 		t.cancel(errStorm)
 	}
 }
 
 func (t *trace) gotConn(httptrace.GotConnInfo) {
-	t.got.Add(1)
-	t.asked.Store(0)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.got++
+	t.asked = 0
 }
 
-// connections returns on how many connections the transport has tried. HTTP/2 may ask
-// twice for the one on which it sends a request, and for many that it does not get.
-func (t *trace) connections() int64 {
-	asked := t.asked.Load()
-	if asked > 1 {
-		asked--
-	}
-	return t.got.Load() + asked
+// connections returns on how many connections the transport has tried.
+func (t *trace) connections() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count()
+}
+
+// count is connections with the lock held. HTTP/2 may ask twice for the connection on
+// which it sends a request, and for many that it does not get.
+func (t *trace) count() int {
+	return t.got + max(min(t.asked, 1), t.asked-1)
 }
 
 func (t *trace) wrote() { t.wroteHeaders.Store(true) }
@@ -64,5 +80,5 @@ func (t *trace) began() {
 // read returns what is known now.
 func (t *trace) read() Trace {
 	n := t.connections()
-	return Trace{Traced: n > 0, Connections: int(n), WroteHeaders: t.wroteHeaders.Load()}
+	return Trace{Traced: n > 0, Connections: n, WroteHeaders: t.wroteHeaders.Load()}
 }
