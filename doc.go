@@ -5,16 +5,19 @@
 //
 // # Packages
 //
-// Three exist so far. [github.com/interconnect-go/interconnect/streamwrap] turns
+// [github.com/interconnect-go/interconnect/streamwrap] turns
 // a table of hooks into a connect.Interceptor,
 // [github.com/interconnect-go/interconnect/streamwrap/streamwraptest] tests
 // that an interceptor, built on streamwrap or not, keeps the contract of one, and
 // [github.com/interconnect-go/interconnect/streamwrap/frame] is the codec of the
 // frames in which all three protocols carry the messages of a stream.
 //
-// Planned on top of streamwrap, one policy each: auth, tracing, ratelimit,
-// logging, retry and deadline. They will import streamwrap and never each
-// other; whoever uses one does not pay for the rest.
+// On top of it there is one package for each policy:
+// [github.com/interconnect-go/interconnect/auth],
+// [github.com/interconnect-go/interconnect/ratelimit],
+// [github.com/interconnect-go/interconnect/retry] and
+// [github.com/interconnect-go/interconnect/deadline]; tracing and logging are planned.
+// They never import each other; whoever uses one does not pay for the rest.
 //
 // # Layers
 //

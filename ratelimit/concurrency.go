@@ -55,21 +55,22 @@ func (c *concurrency) try(key string, wanted bool) (ok bool, wait chan struct{})
 	return false, wait
 }
 
-// acquire takes a slot, and waits for it if it may.
-func (c *concurrency) acquire(ctx context.Context, key string, wait time.Duration) bool {
+// acquire takes a slot, and waits for it if it may. It returns how long it has waited.
+func (c *concurrency) acquire(ctx context.Context, key string, wait time.Duration) (bool, time.Duration) {
 	ok, turn := c.try(key, wait > 0)
 	if ok || turn == nil {
-		return ok
+		return ok, 0
 	}
+	began := time.Now()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-turn:
-		return true
+		return true, time.Since(began)
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return c.leave(key, turn)
+	return c.leave(key, turn), time.Since(began)
 }
 
 // leave gives up waiting. It reports true if the turn had come.

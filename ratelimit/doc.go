@@ -16,15 +16,39 @@
 //	)
 //	mux.Handle(greetv1connect.NewGreetServiceHandler(greeter, limits.HandlerOption()))
 //
-// What a limit does not allow is refused or waits, see [Mode]. A handler that waits
-// before it receives does not read, and what the transport buffers fills up: at most
-// what HTTP/2's flow control lets a client be ahead, a mebibyte for each stream with
-// net/http's defaults. A refusal has [connect.CodeResourceExhausted] and says when to
-// come back: as google.rpc.RetryInfo, Retry-After and RateLimit headers, which take a
-// streamwrap.Engine to be headers on every protocol, and as gRPC's pushback. It never
-// says whom it is for. Clients wait by default, and all RPCs of a client wait when its
-// server has asked one of them to.
+// # Defaults
 //
-// Rules on callers' identities belong behind authentication: a gate runs in the order
-// of the handler's options. Rules on addresses belong in front of it.
+// What a limit does not allow is refused or waits, see [Mode]: handlers refuse RPCs, let
+// messages wait and have bytes paid for afterwards; clients wait, for 30 s at most, 1024
+// at a time, and never longer than the RPC has. All RPCs of a client wait when its server
+// has asked one of them to come back later, for 30 s at most.
+//
+// # Streaming
+//
+// A stream counts once as an RPC. A handler that waits before it receives does not read,
+// and what the transport buffers fills up: at most what HTTP/2's flow control lets a
+// client be ahead, a mebibyte for each stream with net/http's defaults. A message that a
+// limit refuses ends its stream. A slot of [Concurrent] is free again when the RPC is
+// over, however it ends.
+//
+// # Errors
+//
+// A refusal has [connect.CodeResourceExhausted] and says when to come back: as
+// google.rpc.RetryInfo, Retry-After and RateLimit headers, and as gRPC's pushback. It
+// says which rule refused (google.rpc.ErrorInfo and QuotaFailure), and never whom it is
+// for. Without a streamwrap.Engine, RateLimit headers are left out where they could only
+// be trailers, Retry-After is in the error's metadata, and received bytes count as they
+// are encoded, not as they travel.
+//
+// # Order
+//
+// Rules on callers' identities belong behind authentication, rules on addresses in front
+// of it: a gate runs in the order of the handler's options. On clients it belongs behind
+// retry, so that each attempt counts.
+//
+// # Cost
+//
+// A decision of [NewKeyed] takes about 50 ns and no allocation; its memory is fixed, 16
+// bytes for each key that it can tell apart. A rule on messages or bytes takes no
+// allocation for a message. Each of at most MaxWaiters that wait has a timer.
 package ratelimit

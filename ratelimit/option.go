@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -18,8 +19,10 @@ func (o option) apply(c *config) { o(c) }
 // apply implements [Option].
 func (r Rule) apply(c *config) {
 	r.check()
-	r.fill()
 	applied := &rule{Rule: r}
+	applied.Name = cmp.Or(r.Name, "default")
+	applied.MaxWait = cmp.Or(r.MaxWait, DefaultMaxWait)
+	applied.MaxWaiters = cmp.Or(r.MaxWaiters, DefaultMaxWaiters)
 	if r.On == Concurrent {
 		applied.slots = newConcurrency(r.Max)
 	}
@@ -31,6 +34,17 @@ type config struct {
 	rules   []*rule
 	observe func(context.Context, Event)
 	always  bool
+}
+
+func newConfig(opts []Option) config {
+	c := config{}
+	for _, opt := range opts {
+		if opt == nil {
+			panic("ratelimit: NewInterceptor: nil Option")
+		}
+		opt.apply(&c)
+	}
+	return c
 }
 
 // Event is a decision.
@@ -53,6 +67,6 @@ func WithObserver(observe func(context.Context, Event)) Option {
 	return option(func(c *config) { c.observe = observe })
 }
 
-// WithHeadersAlways sends the RateLimit header with every response, not only with
-// refusals.
+// WithHeadersAlways sends the RateLimit headers with every response of a handler, for all
+// rules that count RPCs. By default only refusals have them, for the rule that refuses.
 func WithHeadersAlways() Option { return option(func(c *config) { c.always = true }) }

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -22,21 +22,14 @@ func (i *Interceptor) notePause(call *streamwrap.Call, err error) {
 	if !connect.IsWireError(err) || !errors.As(err, &e) || e.Code() != connect.CodeResourceExhausted && e.Code() != connect.CodeUnavailable {
 		return
 	}
-	var pause time.Duration
-	for _, detail := range e.Details() {
-		if value, failed := detail.Value(); failed == nil {
-			if info, ok := value.(*errdetails.RetryInfo); ok && info.GetRetryDelay().CheckValid() == nil {
-				pause = min(info.GetRetryDelay().AsDuration(), maxPause)
-			}
-		}
-	}
-	peer, ok := call.Peer()
-	if pause <= 0 || !ok {
+	pause, asked := rpcerror.RetryDelay(e, time.Now())
+	peer, known := call.Peer()
+	if !asked || !known {
 		return
 	}
 	value, _ := i.pauses.LoadOrStore(peer.Addr, new(atomic.Int64))
 	until, _ := value.(*atomic.Int64)
-	end := int64(time.Since(i.base) + pause)
+	end := int64(time.Since(i.base) + min(pause, maxPause))
 	for {
 		now := until.Load()
 		if now >= end || until.CompareAndSwap(now, end) {
@@ -60,11 +53,12 @@ func (i *Interceptor) awaitPause(ctx context.Context, call *streamwrap.Call) err
 	if wait <= 0 {
 		return nil
 	}
+	wait = spread(wait)
 	if deadline, has := ctx.Deadline(); has && time.Until(deadline) < wait {
 		return refusalOfPause(wait)
 	}
 	if !sleep(ctx, wait) {
-		return ended(ctx)
+		return rpcerror.OfContext(ctx.Err(), nil)
 	}
 	return nil
 }
@@ -73,6 +67,6 @@ var errPaused = errors.New("server asked for a pause beyond the deadline")
 
 func refusalOfPause(wait time.Duration) error {
 	err := connect.NewError(connect.CodeResourceExhausted, errPaused)
-	attach(err, retryInfo(wait))
+	rpcerror.Attach(err, retryInfo(wait))
 	return err
 }

@@ -43,13 +43,7 @@ type rule struct {
 //		ratelimit.Rule{Name: "uploads", On: ratelimit.ReceivedBytes, Limiter: ratelimit.NewKeyed(ratelimit.Per(1<<20, time.Second))},
 //	)
 func NewInterceptor(opts ...Option) *Interceptor {
-	i := &Interceptor{base: time.Now()}
-	for _, opt := range opts {
-		if opt == nil {
-			panic("ratelimit: NewInterceptor: nil Option")
-		}
-		opt.apply(&i.config)
-	}
+	i := &Interceptor{config: newConfig(opts), base: time.Now()}
 	i.Interceptor = streamwrap.NewInterceptor(streamwrap.Hooks[stream]{
 		Open:     i.open,
 		Header:   (*stream).header,
@@ -106,7 +100,7 @@ func (s *stream) choose(ctx context.Context, r *rule) error {
 		if r.DryRun {
 			return nil
 		}
-		return s.refuse(r, Result{Never: true})
+		return refusal(s.call, r, Result{Never: true})
 	default:
 		key = "\x00missing" // no key has such a beginning
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -39,35 +41,33 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 	}
 	err := connect.NewError(connect.CodeResourceExhausted, cause)
 	limit := strconv.Itoa(r.quota())
-	attach(err, &errdetails.ErrorInfo{
+	rpcerror.Attach(err, &errdetails.ErrorInfo{
 		Reason: reason, Domain: Domain,
 		Metadata: map[string]string{"rule": r.Name, "limit": limit, "remaining": strconv.Itoa(result.Remaining)},
-	})
-	attach(err, &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
+	}, &errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
 		Subject: "rule:" + r.Name, Description: cause.Error(), QuotaId: r.Name, QuotaValue: int64(r.quota()),
 	}}})
 	if result.Never {
 		return err
 	}
-	// All that are refused now would be back at the same time.
-	delay := result.RetryAfter + time.Duration(rand.Float64()*float64(result.RetryAfter)/5) //nolint:gosec // to spread them
-	attach(err, retryInfo(delay))
+	delay := spread(result.RetryAfter)
+	rpcerror.Attach(err, retryInfo(delay))
 	if call.IsClient() {
 		return err
 	}
-	seconds := strconv.Itoa(int(math.Ceil(delay.Seconds())))
+	seconds := wholeSeconds(delay.Seconds())
 	if !call.SetResponseHeader("Retry-After", seconds) {
 		err.Meta().Set("Retry-After", seconds)
 	}
 	err.Meta().Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(min(delay.Milliseconds(), math.MaxInt32), 10))
-	r.announce(call, result)
+	announce(call, []*share{{rule: r, result: result}})
 	return err
 }
 
-func attach(err *connect.Error, detail proto.Message) {
-	if d, failed := connect.NewErrorDetail(detail); failed == nil {
-		err.AddDetail(d)
-	}
+// spread returns a delay that is up to a fifth longer, lest all that wait come back at
+// the same time.
+func spread(delay time.Duration) time.Duration {
+	return delay + time.Duration(rand.Float64()*float64(delay)/5) //nolint:gosec // no secret
 }
 
 func retryInfo(delay time.Duration) proto.Message {
@@ -82,22 +82,45 @@ func (r *rule) quota() int {
 	return r.Limiter.Limit().Burst
 }
 
-// announce sets the headers of draft-ietf-httpapi-ratelimit-headers, where they can be
-// headers: they must not be trailers.
-func (r *rule) announce(call *streamwrap.Call, result Result) {
-	unit := ""
+// announce sets the headers of draft-ietf-httpapi-ratelimit-headers for rules, where
+// they can be headers: they must not be trailers.
+func announce(call *streamwrap.Call, rules []*share) {
+	if len(rules) == 0 {
+		return
+	}
+	policies, limits := make([]string, len(rules)), make([]string, len(rules))
+	for i, one := range rules {
+		policies[i], limits[i] = one.policy(), one.standing()
+	}
+	if call.SetResponseHeader("RateLimit-Policy", strings.Join(policies, ", ")) {
+		call.SetResponseHeader("RateLimit", strings.Join(limits, ", "))
+	}
+}
+
+// policy returns a rule's item of RateLimit-Policy.
+func (r *rule) policy() string {
+	policy := fmt.Sprintf("%q;q=%d", r.Name, r.quota())
 	switch {
 	case r.slots != nil:
-		unit = `;qu="concurrent-requests"`
+		return policy + `;qu="concurrent-requests"`
 	case r.On.bytes():
-		unit = `;qu="content-bytes"`
+		policy += `;qu="content-bytes"`
 	}
-	policy := fmt.Sprintf("%q;q=%d%s", r.Name, r.quota(), unit)
-	if r.slots == nil {
-		limit := r.Limiter.Limit()
-		policy += fmt.Sprintf(";w=%d", int(math.Ceil(float64(limit.Burst)/float64(limit.Rate))))
+	limit := r.Limiter.Limit()
+	return policy + ";w=" + wholeSeconds(float64(limit.Burst)/float64(limit.Rate))
+}
+
+// standing returns a rule's item of RateLimit.
+func (s *share) standing() string {
+	reset := s.result.RetryAfter
+	if s.result.OK {
+		reset = s.result.ResetAfter
 	}
-	if call.SetResponseHeader("RateLimit-Policy", policy) {
-		call.SetResponseHeader("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", r.Name, result.Remaining, int(math.Ceil(result.RetryAfter.Seconds()))))
-	}
+	return fmt.Sprintf("%q;r=%d;t=%s", s.Name, s.result.Remaining, wholeSeconds(reset.Seconds()))
+}
+
+// wholeSeconds rounds up. Integers in structured headers (RFC 9651) have 15 digits.
+func wholeSeconds(seconds float64) string {
+	const most = 999_999_999_999_999
+	return strconv.FormatFloat(math.Ceil(min(max(seconds, 0), most)), 'f', 0, 64)
 }

@@ -148,7 +148,7 @@ func TestPause(t *testing.T) {
 		if err := clients.Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(start); took < 9*time.Second || took > 13*time.Second {
+		if took := time.Since(start); took < 9*time.Second || took > 15*time.Second {
 			t.Errorf("took %v", took)
 		}
 	})

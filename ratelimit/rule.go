@@ -79,8 +79,8 @@ const (
 
 // Rule is one limit.
 type Rule struct {
-	// Name is what clients and observers are told, such as "per-user". The default is
-	// "default".
+	// Name is what clients and observers are told, such as "per-user": printable ASCII
+	// without quotes. The default is "default".
 	Name string
 
 	// Match selects the RPCs to which the rule applies. By default it is all.
@@ -134,21 +134,8 @@ func (r *Rule) check() {
 		fail("Shape is for bytes")
 	case r.MaxWait < 0 || r.MaxWaiters < 0:
 		fail("MaxWait or MaxWaiters is negative")
-	case strings.ContainsAny(r.Name, "\"\\\r\n"):
+	case strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }):
 		fail("its Name cannot stand in a header")
-	}
-}
-
-// fill sets the defaults.
-func (r *Rule) fill() {
-	if r.Name == "" {
-		r.Name = "default"
-	}
-	if r.MaxWait == 0 {
-		r.MaxWait = DefaultMaxWait
-	}
-	if r.MaxWaiters == 0 {
-		r.MaxWaiters = DefaultMaxWaiters
 	}
 }
 

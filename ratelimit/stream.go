@@ -5,12 +5,13 @@ import (
 	"net/http"
 	"time"
 
-	"connectrpc.com/connect"
-
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
-// stream is one RPC and the rules that apply to it.
+// stream is one RPC and the rules that apply to it. A share of a direction belongs to that
+// direction's hooks, of which one runs at a time; those of the admission belong to Open
+// and, on clients, to Header, and then to End.
 type stream struct {
 	i    *Interceptor
 	call *streamwrap.Call
@@ -25,10 +26,11 @@ type stream struct {
 type share struct {
 	*rule
 
-	key   string
-	taken int       // of the limiter, or slots
-	owed  time.Time // until when what passed is paid for
-	early int       // taken before the message is there
+	key    string
+	result Result    // the last
+	taken  int       // of the limiter, or slots
+	owed   time.Time // until when what passed is paid for
+	early  bool      // taken before the message is there
 }
 
 func (s *stream) add(r *rule, key string) {
@@ -67,6 +69,9 @@ func (s *stream) admit(ctx context.Context) error {
 		}
 	}
 	s.admitted = true
+	if s.i.always && !s.call.IsClient() {
+		announce(s.call, s.admission)
+	}
 	return nil
 }
 
@@ -109,7 +114,7 @@ func (s *stream) messageSent(ctx context.Context, m *streamwrap.Message) {
 		return
 	}
 	for _, one := range s.sent {
-		s.unpass(ctx, one)
+		s.giveBack(ctx, one)
 	}
 }
 
@@ -127,7 +132,7 @@ func (s *stream) receive(ctx context.Context) error {
 			if err := s.pass(ctx, one, 1); err != nil {
 				return err
 			}
-			one.early = 1
+			one.early = true
 		}
 	}
 	return nil
@@ -136,12 +141,15 @@ func (s *stream) receive(ctx context.Context) error {
 // messageReceived implements the Received hook.
 func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) error {
 	for _, one := range s.received {
+		if m.Err != nil && one.early {
+			s.giveBack(ctx, one)
+			one.early = false
+		}
 		if m.Err != nil {
-			s.unpass(ctx, one)
 			continue
 		}
-		if one.early > 0 {
-			one.early = 0
+		if one.early {
+			one.early = false
 			continue
 		}
 		if err := s.pass(ctx, one, one.cost(s.call, m.Msg, m.WireBytes)); err != nil {
@@ -160,17 +168,10 @@ func (s *stream) pass(ctx context.Context, one *share, n int) error {
 		if err := s.pay(ctx, one); err != nil {
 			return err
 		}
-		return s.owe(ctx, one, n)
+		s.owe(ctx, one, n)
+		return nil
 	}
 	return s.take(ctx, one, n)
-}
-
-// unpass gives back what was taken for a message that does not come.
-func (s *stream) unpass(ctx context.Context, one *share) {
-	if one.early > 0 || one.On == SentMessages {
-		s.giveBack(ctx, one)
-	}
-	one.early = 0
 }
 
 // returns implements the Return hook.
@@ -190,11 +191,6 @@ func (s *stream) end(ctx context.Context, _ *streamwrap.End) {
 	}
 }
 
-// refuse returns the error of what a rule does not allow.
-func (s *stream) refuse(r *rule, result Result) *connect.Error {
-	return refusal(s.call, r, result)
-}
-
 // pay waits until what passed before is paid for.
 func (s *stream) pay(ctx context.Context, one *share) error {
 	wait := time.Until(one.owed)
@@ -202,7 +198,7 @@ func (s *stream) pay(ctx context.Context, one *share) error {
 		return nil
 	}
 	if !sleep(ctx, wait) {
-		return ended(ctx)
+		return rpcerror.OfContext(ctx.Err(), nil)
 	}
 	return nil
 }

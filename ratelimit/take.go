@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"connectrpc.com/connect"
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 // take takes n events of a rule, and waits for them if it may.
@@ -12,18 +12,17 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 	if n == 0 {
 		return nil
 	}
-	began := time.Now()
-	result, err := s.ask(ctx, one, n)
-	waited := time.Since(began)
+	result, waited, err := s.ask(ctx, one, n)
+	one.result = result
 	switch {
 	case err == nil && result.OK:
 		one.taken = n
-		if waited > time.Microsecond && one.mode(s.call.IsClient()) == Wait {
+		if waited > 0 {
 			s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Waited: waited})
 		}
 		return nil
 	case ctx.Err() != nil:
-		return ended(ctx)
+		return rpcerror.OfContext(ctx.Err(), nil)
 	case err != nil: // nobody knows: the limiter has its own policy for that
 		s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Err: err})
 		return nil
@@ -32,11 +31,11 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 	if one.DryRun {
 		return nil
 	}
-	return s.refuse(one.rule, result)
+	return refusal(s.call, one.rule, result)
 }
 
-// ask asks the rule's limiter, or for a slot.
-func (s *stream) ask(ctx context.Context, one *share, n int) (Result, error) {
+// ask asks the rule's limiter, or for a slot. It returns how long it has waited.
+func (s *stream) ask(ctx context.Context, one *share, n int) (Result, time.Duration, error) {
 	wait := time.Duration(0)
 	if one.mode(s.call.IsClient()) == Wait && !one.DryRun {
 		wait = one.MaxWait
@@ -51,8 +50,8 @@ func (s *stream) ask(ctx context.Context, one *share, n int) (Result, error) {
 		defer one.waiters.Add(-1)
 	}
 	if one.slots != nil {
-		ok := one.slots.acquire(ctx, one.key, wait)
-		return Result{OK: ok, RetryAfter: time.Second}, nil
+		ok, waited := one.slots.acquire(ctx, one.key, wait)
+		return Result{OK: ok, RetryAfter: time.Second}, waited, nil
 	}
 	if reserver, ok := one.Limiter.(Reserver); ok && wait > 0 {
 		return reserve(ctx, reserver, one.key, n, wait)
@@ -61,35 +60,41 @@ func (s *stream) ask(ctx context.Context, one *share, n int) (Result, error) {
 }
 
 // reserve waits for its turn.
-func reserve(ctx context.Context, limiter Reserver, key string, n int, wait time.Duration) (Result, error) {
+func reserve(ctx context.Context, limiter Reserver, key string, n int, wait time.Duration) (Result, time.Duration, error) {
 	delay, result := limiter.Reserve(key, n, wait)
 	if !result.OK || delay <= 0 {
-		return result, nil
+		return result, 0, nil
 	}
+	began := time.Now()
 	if !sleep(ctx, delay) {
 		limiter.Give(context.WithoutCancel(ctx), key, n)
-		return Result{}, ctx.Err()
+		return Result{}, time.Since(began), ctx.Err()
 	}
-	return result, nil
+	return result, time.Since(began), nil
 }
 
 // poll asks again as long as it may: a limiter that knows no turns.
-func poll(ctx context.Context, limiter Limiter, key string, n int, wait time.Duration) (Result, error) {
-	until := time.Now().Add(wait)
+func poll(ctx context.Context, limiter Limiter, key string, n int, wait time.Duration) (Result, time.Duration, error) {
+	began, waited := time.Time{}, time.Duration(0)
 	for {
 		result, err := limiter.Take(ctx, key, n)
-		if err != nil || result.OK || result.Never || result.RetryAfter <= 0 || time.Now().Add(result.RetryAfter).After(until) {
-			return result, err
+		if err != nil || result.OK || result.Never || result.RetryAfter <= 0 || waited+result.RetryAfter > wait {
+			return result, waited, err
 		}
-		if !sleep(ctx, result.RetryAfter) {
-			return Result{}, ctx.Err()
+		if began.IsZero() {
+			began = time.Now()
+		}
+		slept := sleep(ctx, result.RetryAfter)
+		waited = time.Since(began)
+		if !slept {
+			return Result{}, waited, ctx.Err()
 		}
 	}
 }
 
 // owe lets n events pass and notes when they are paid for. More than the burst is taken
 // in parts.
-func (s *stream) owe(ctx context.Context, one *share, n int) error {
+func (s *stream) owe(ctx context.Context, one *share, n int) {
 	const ever = time.Hour
 	burst := one.Limiter.Limit().Burst
 	for n > 0 {
@@ -105,7 +110,6 @@ func (s *stream) owe(ctx context.Context, one *share, n int) error {
 			one.owed = time.Now().Add(delay)
 		}
 	}
-	return nil
 }
 
 // sleep waits. It returns false if ctx ends before.
@@ -118,14 +122,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// ended returns the error of an RPC whose context has ended.
-func ended(ctx context.Context) error {
-	err := ctx.Err()
-	code := connect.CodeCanceled
-	if err == context.DeadlineExceeded {
-		code = connect.CodeDeadlineExceeded
-	}
-	return connect.NewError(code, err)
 }
