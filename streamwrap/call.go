@@ -46,9 +46,9 @@ type Call struct {
 	abortErr error // the coded cause of Abort
 	refusal  error // the first error of a hook
 	attempts []attemptLayer
-	gated    []*gated
 
 	parts  parts
+	gates  *gates         // handlers, from the start: what gates opened
 	staged http.Header    // request headers, before there is a request
 	client *clientStream  // streaming clients, from the start
 	server *handlerStream // streaming handlers

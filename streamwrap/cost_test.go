@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"testing"
 	"time"
@@ -221,6 +222,66 @@ func TestUnaryAllocations(t *testing.T) {
 				t.Logf("%v allocations", got)
 				if want := float64(n); got > want {
 					t.Errorf("%v allocations for a unary RPC, want at most %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// gatedUnary returns a function that serves a unary RPC with an interceptor, behind its
+// gate or without, in a request of an Engine or in none.
+func gatedUnary(tb testing.TB, gated, engine bool) func() {
+	tb.Helper()
+	i := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+			return nil, &counter{}, nil
+		},
+	})
+	gate, req, res := i.Gate(), connect.NewRequest(&counter{}), connect.NewResponse(&counter{})
+	unary := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
+	serve := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		if gated {
+			var err error
+			if ctx, err = gate(ctx, req.Spec(), connect.Peer{}, nil); err != nil {
+				tb.Error(err)
+			}
+		}
+		if _, err := unary(ctx, req); err != nil {
+			tb.Error(err)
+		}
+	})
+	outer := http.Handler(serve)
+	if engine {
+		outer = streamwrap.NewEngine().Handler(serve)
+	}
+	r, w := httptest.NewRequest(http.MethodPost, "/", nil), httptest.NewRecorder()
+	return func() {
+		ctx, cancel := context.WithCancel(tb.Context())
+		defer cancel()
+		outer.ServeHTTP(w, r.WithContext(ctx))
+	}
+}
+
+// TestGateAllocations: a gate makes room for what it opened, and without an Engine waits
+// for the end of the request's context.
+func TestGateAllocations(t *testing.T) {
+	for engine, most := range map[bool]float64{true: 1, false: 7} {
+		with, without := testing.AllocsPerRun(100, gatedUnary(t, true, engine)), testing.AllocsPerRun(100, gatedUnary(t, false, engine))
+		if got := with - without; got > most {
+			t.Errorf("engine %v: %v allocations for a gate, want at most %v", engine, got, most)
+		}
+	}
+}
+
+func BenchmarkGate(b *testing.B) {
+	for _, engine := range []bool{true, false} {
+		for _, gated := range []bool{true, false} {
+			b.Run(fmt.Sprintf("engine=%v/gate=%v", engine, gated), func(b *testing.B) {
+				serve := gatedUnary(b, gated, engine)
+				b.ReportAllocs()
+				for b.Loop() {
+					serve()
 				}
 			})
 		}

@@ -35,7 +35,8 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p, returned = late, false
 		}
 		handBack(r, inner)
-		x.finish(h.engine, ends, x.writer.header, !returned, nil)
+		defer x.finish(h.engine, ends, x.writer.header, !returned, nil)
+		x.refuseGated()
 		if p != nil { // else it is runtime.Goexit, which goes on by itself
 			panic(p)
 		}

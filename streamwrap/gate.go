@@ -3,18 +3,43 @@ package streamwrap
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
 )
 
-// gated is what a Gate's Open hook returned, until the interceptor claims it.
+// gates is what the Open hooks of a request's gates returned, until the interceptors
+// claim it. Call.mu guards it.
+type gates struct {
+	list []gated
+	left int         // not claimed
+	stop func() bool // forgets the request's context, which ends them without an Engine
+}
+
+// gated is what one gate's Open hook returned.
 type gated struct {
 	t     *table
 	s     any // nil: not this RPC
 	ctx   context.Context
-	taken atomic.Bool
+	taken bool
+}
+
+// newGatedCall returns the Call of a request that is at its first gate. It is one
+// allocation, with room for two gates.
+func newGatedCall(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) *Call {
+	c := &struct {
+		Call
+
+		gates gates
+		room  [2]gated
+		peer  connect.Peer
+	}{peer: peer}
+	c.gates.list = c.room[:0]
+	c.Call.gates, c.staged, c.parts.peer = &c.gates, header, &c.peer
+	c.begin(ctx, spec)
+	c.served(ctx)
+	return &c.Call
 }
 
 // Gate returns a gate that runs the interceptor's Open hook before connect
@@ -22,7 +47,7 @@ type gated struct {
 // interceptor itself, in the same handler's chain, then carries on with the
 // state that Open returned. If it never gets the RPC (the request does not
 // decode, a later gate refuses) End comes, with the outcome Refused, when the
-// request's context ends.
+// request ends.
 //
 // [Interceptor.HandlerOption] sets both. In a gate Call.Peer and
 // Call.RequestHeader are known; Call.SetResponseHeader needs an Engine.
@@ -30,37 +55,63 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) (context.Context, error) {
 		call := joinable(ctx, spec)
 		if call == nil {
-			call = &Call{}
-			call.begin(ctx, spec)
-			call.staged, call.parts.peer = header, &peer
-			call.served(ctx)
+			call = newGatedCall(ctx, spec, peer, header)
 			ctx = &call.scope
-			context.AfterFunc(call.scope.parent, call.refuseGated)
 		}
 		octx, state, err := call.open(ctx, i.t)
 		if err != nil {
 			return nil, err
 		}
 		call.opening.Store(true)
-		call.mu.Lock()
-		defer call.mu.Unlock()
-		call.gated = append(call.gated, &gated{t: i.t, s: state, ctx: octx})
+		call.hold(gated{t: i.t, s: state, ctx: octx})
 		return octx, nil
 	}
 }
 
-// refuseGated ends what no interceptor claimed.
-func (c *Call) refuseGated() {
+// hold keeps what a gate opened, until an interceptor claims it or the request ends.
+func (c *Call) hold(g gated) {
 	c.mu.Lock()
-	refusal := c.refusal
-	gates := c.gated
-	c.mu.Unlock()
-	if refusal == nil {
-		refusal = connect.NewError(connect.CodeUnknown, errUnserved)
+	defer c.mu.Unlock()
+	c.gates.list = append(c.gates.list, g)
+	c.gates.left++
+	if _, told := c.Exchange(); !told && c.gates.stop == nil {
+		c.gates.stop = context.AfterFunc(c.scope.parent, c.refuseGated)
 	}
-	for i := len(gates) - 1; i >= 0; i-- {
-		g := gates[i]
-		if g.taken.Swap(true) || g.s == nil || g.t.end == nil {
+}
+
+// claim returns what the interceptor's Gate opened; false if it opened nothing.
+// It fails if the request ended, and the state with it, in between.
+func (c *Call) claim(t *table) (state any, ok bool, _ error) {
+	if c.gates == nil {
+		return nil, false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.gates.list {
+		g := &c.gates.list[i]
+		if g.t != t {
+			continue
+		}
+		if err := c.scope.parent.Err(); g.taken && err != nil {
+			return nil, false, contextError(err, context.Cause(c.scope.parent))
+		}
+		if !g.taken {
+			g.taken = true
+			c.gates.left--
+			if c.gates.left == 0 && c.gates.stop != nil {
+				c.gates.stop()
+			}
+			return g.s, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// refuseGated ends what no interceptor claimed, when the request has ended.
+func (c *Call) refuseGated() {
+	unclaimed, refusal := c.takeUnclaimed()
+	for _, g := range slices.Backward(unclaimed) {
+		if g.s == nil || g.t.end == nil {
 			continue
 		}
 		g.t.end(g.s, g.ctx, &End{
@@ -71,21 +122,21 @@ func (c *Call) refuseGated() {
 	}
 }
 
-// claim returns what the interceptor's Gate opened; nil if it opened nothing.
-// It fails if the request ended, and the state with it, in between.
-func (c *Call) claim(t *table) (*gated, error) {
+// takeUnclaimed takes what no interceptor has claimed, and returns why, as far as that
+// is known.
+func (c *Call) takeUnclaimed() (_ []gated, refusal error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, g := range c.gated {
-		if g.t != t {
-			continue
-		}
-		if !g.taken.Swap(true) {
-			return g, nil
-		}
-		if err := c.scope.parent.Err(); err != nil {
-			return nil, contextError(err, context.Cause(c.scope.parent))
-		}
+	if c.gates == nil || c.gates.left == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	unclaimed := slices.DeleteFunc(slices.Clone(c.gates.list), func(g gated) bool { return g.taken })
+	for i := range c.gates.list {
+		c.gates.list[i].taken = true
+	}
+	c.gates.left = 0
+	if c.refusal != nil {
+		return unclaimed, c.refusal
+	}
+	return unclaimed, connect.NewError(connect.CodeUnknown, errUnserved)
 }

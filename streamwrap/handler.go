@@ -97,12 +97,12 @@ func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers 
 
 // openOrClaim runs the Open hook, unless the interceptor's gate already did.
 func (c *Call) openOrClaim(ctx context.Context, t *table) (context.Context, any, error) {
-	claimed, err := c.claim(t)
+	state, claimed, err := c.claim(t)
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case claimed != nil:
-		return ctx, claimed.s, nil
+	case claimed:
+		return ctx, state, nil
 	default:
 		return c.open(ctx, t)
 	}

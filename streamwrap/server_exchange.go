@@ -303,6 +303,13 @@ func (x *serverExchange) end(returned, abort bool) (panicked any) {
 	return panicked
 }
 
+// refuseGated ends what gates opened and no interceptor claimed.
+func (x *serverExchange) refuseGated() {
+	if call := x.call.Load(); call != nil {
+		call.refuseGated()
+	}
+}
+
 // handlerReturned refuses the handler everything from now on.
 func (x *serverExchange) handlerReturned(normally bool) {
 	x.mu.Lock()
