@@ -19,6 +19,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 # A count, because go test may fail when a time is up: "context deadline exceeded".
 FUZZTIME  ?= 20000x
+SOAK      ?= 10m
 BENCH     ?= .
 BENCHTIME ?= 1s
 BENCHFLAGS ?=
@@ -34,7 +35,7 @@ done; \
 test -z "$$failed" || { echo "failed in:$$failed" >&2; exit 1; }
 endef
 
-.PHONY: help test test-engine check lint fmt fuzz bench benchmarks vuln tidy tidy-check generate generate-check conformance
+.PHONY: help test test-engine check lint fmt fuzz soak bench benchmarks vuln tidy tidy-check generate generate-check conformance
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -67,6 +68,9 @@ fuzz: ## Run every fuzz test FUZZTIME each (20000x, 30s).
 		done; \
 	done; \
 	test -n "$$found" || echo "there are no fuzz tests yet"
+
+soak: ## Run all interceptors over a network that fails, for SOAK (10m).
+	go -C internal/soak test $(RACE) -v -timeout 24h $(TESTFLAGS) . -soak=$(SOAK)
 
 bench: ## Print the tables of the README: connect, the Engine and grpc-go side by side.
 	go -C internal/bench run ./tables $(BENCHFLAGS)
