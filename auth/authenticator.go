@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -96,7 +97,7 @@ func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identit
 // understood makes sense of an error that somebody else's function returned.
 func understood(ctx context.Context, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
-		return connect.NewError(contextCode(ctxErr), ctxErr)
+		return rpcerror.OfContext(ctxErr, nil)
 	}
 	if rejected := (*rejection)(nil); errors.As(err, &rejected) {
 		return err
@@ -105,13 +106,6 @@ func understood(ctx context.Context, err error) error {
 		return coded
 	}
 	return &rejection{reason: ReasonBroken, cause: err}
-}
-
-func contextCode(err error) connect.Code {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return connect.CodeDeadlineExceeded
-	}
-	return connect.CodeCanceled
 }
 
 var (

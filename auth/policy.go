@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/interconnect-go/interconnect/internal/procedure"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -72,7 +72,7 @@ func (r Rule) check(id *Identity) error {
 // Policy says who may do what: nobody may do anything that it does not name. It is
 // complete before the first RPC, and safe for concurrent use from then on.
 type Policy struct {
-	rules   map[string][]Rule // by procedure, or service with a slash at the end
+	rules   procedure.Table[[]Rule]
 	options func(protoreflect.MethodDescriptor) (Rule, bool)
 	require func(context.Context, *Identity, *streamwrap.Call) error
 
@@ -80,23 +80,19 @@ type Policy struct {
 }
 
 // NewPolicy returns a policy by which nobody may do anything.
-func NewPolicy() *Policy { return &Policy{rules: make(map[string][]Rule)} }
+func NewPolicy() *Policy { return &Policy{rules: make(procedure.Table[[]Rule])} }
 
 // Allow lets callers use a procedure, "/pkg.Service/Method", or all procedures of a
 // service that have no rules of their own, "/pkg.Service/", who pass all of the rules.
 // It returns p. It panics if the pattern has another form or comes twice, or without a
 // rule.
 func (p *Policy) Allow(pattern string, rules ...Rule) *Policy {
-	if last := strings.LastIndexByte(pattern, '/'); last < 2 || pattern[0] != '/' || strings.Count(pattern, "/") != 2 {
-		panic(fmt.Sprintf(`auth: Policy.Allow: %q is neither "/pkg.Service/Method" nor "/pkg.Service/"`, pattern))
-	}
 	if len(rules) == 0 {
 		panic("auth: Policy.Allow: no rule for " + pattern)
 	}
-	if _, twice := p.rules[pattern]; twice {
-		panic(fmt.Sprintf("auth: Policy.Allow: %s comes twice", pattern))
+	if err := p.rules.Add(pattern, slices.Clone(rules)); err != nil {
+		panic("auth: Policy.Allow: " + err.Error())
 	}
-	p.rules[pattern] = slices.Clone(rules)
 	return p
 }
 
@@ -150,24 +146,21 @@ func (p *Policy) ask(ctx context.Context, id *Identity, call *streamwrap.Call) e
 	return err
 }
 
-// rulesOf returns the rules of an RPC.
+// rulesOf returns the rules of an RPC: those of its procedure, of its schema, or of its
+// service.
 func (p *Policy) rulesOf(call *streamwrap.Call) ([]Rule, bool) {
-	procedure := call.Procedure()
-	if rules, ok := p.rules[procedure]; ok {
-		return rules, true
-	}
-	if p.options != nil {
-		if rules := p.fromSchema(procedure, call.Spec()); rules != nil {
+	name := call.Procedure()
+	if _, named := p.rules[name]; !named && p.options != nil {
+		if rules := p.fromSchema(name, call.Spec()); rules != nil {
 			return rules, true
 		}
 	}
-	rules, ok := p.rules[procedure[:strings.LastIndexByte(procedure, '/')+1]]
-	return rules, ok
+	return p.rules.Find(name)
 }
 
 // fromSchema returns the rule that a procedure's schema has, nil for none.
-func (p *Policy) fromSchema(procedure string, spec connect.Spec) []Rule {
-	if found, ok := p.found.Load(procedure); ok {
+func (p *Policy) fromSchema(name string, spec connect.Spec) []Rule {
+	if found, ok := p.found.Load(name); ok {
 		rules, _ := found.([]Rule)
 		return rules
 	}
@@ -177,7 +170,7 @@ func (p *Policy) fromSchema(procedure string, spec connect.Spec) []Rule {
 			rules = []Rule{rule}
 		}
 	}
-	p.found.Store(procedure, rules)
+	p.found.Store(name, rules)
 	return rules
 }
 
@@ -195,18 +188,18 @@ func (p *Policy) Check(services ...protoreflect.ServiceDescriptor) error {
 		delete(unused, prefix)
 		for i := range service.Methods().Len() {
 			method := service.Methods().Get(i)
-			procedure := prefix + string(method.Name())
-			_, named := p.rules[procedure]
-			delete(unused, procedure)
+			name := prefix + string(method.Name())
+			_, named := p.rules[name]
+			delete(unused, name)
 			optional := false
 			if p.options != nil {
 				_, optional = p.options(method)
 			}
 			if named && optional {
-				errs = append(errs, fmt.Errorf("%s has a rule and an option", procedure))
+				errs = append(errs, fmt.Errorf("%s has a rule and an option", name))
 			}
 			if !named && !optional && !whole {
-				errs = append(errs, fmt.Errorf("%s has no rule", procedure))
+				errs = append(errs, fmt.Errorf("%s has no rule", name))
 			}
 		}
 	}

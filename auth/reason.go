@@ -9,6 +9,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 // Reason is why an RPC was refused: the reason of the google.rpc.ErrorInfo.
@@ -55,17 +57,9 @@ func ReasonOf(err error) (Reason, bool) {
 	if r := (*rejection)(nil); errors.As(err, &r) {
 		return r.reason, true
 	}
-	e := (*connect.Error)(nil)
-	if !errors.As(err, &e) {
-		return "", false
-	}
-	for _, detail := range e.Details() {
-		value, failed := detail.Value()
-		if failed != nil {
-			continue
-		}
-		if info, ok := value.(*errdetails.ErrorInfo); ok && Reason(info.GetReason()).known() {
-			return Reason(info.GetReason()), true
+	for info := range rpcerror.Details[*errdetails.ErrorInfo](err) {
+		if reason := Reason(info.GetReason()); reason.known() {
+			return reason, true
 		}
 	}
 	return "", false
@@ -127,14 +121,9 @@ func (r *rejection) coded(domain string) *connect.Error {
 	if r.stream {
 		info.Metadata = map[string]string{"phase": "stream"}
 	}
-	if detail, failed := connect.NewErrorDetail(info); failed == nil {
-		err.AddDetail(detail)
-	}
-	if r.reason != ReasonUnavailable {
-		return err
-	}
-	if detail, failed := connect.NewErrorDetail(&errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)}); failed == nil {
-		err.AddDetail(detail)
+	rpcerror.Attach(err, info)
+	if r.reason == ReasonUnavailable {
+		rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
 	}
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 // Token is a client's credential.
@@ -182,7 +184,7 @@ func unavailable(err error) error {
 		return coded
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return connect.NewError(contextCode(err), err)
+		return rpcerror.OfContext(err, err)
 	}
 	return connect.NewError(connect.CodeUnavailable, err)
 }
