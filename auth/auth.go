@@ -25,15 +25,12 @@ type Interceptor struct {
 var _ connect.Interceptor = (*Interceptor)(nil)
 
 // NewServerInterceptor returns an interceptor that lets an Authenticator decide who
-// makes an RPC. It panics if that is nil.
+// makes an RPC. It panics if that, or an Option, is nil.
 func NewServerInterceptor(a Authenticator, opts ...Option) *Interceptor {
 	if a == nil {
 		panic("auth: NewServerInterceptor: nil Authenticator")
 	}
-	i := &Interceptor{config: defaultConfig(), authenticator: a}
-	for _, opt := range opts {
-		opt.apply(&i.config)
-	}
+	i := &Interceptor{config: newConfig(opts), authenticator: a}
 	i.Interceptor = streamwrap.NewInterceptor(streamwrap.Hooks[stream]{
 		Open:     i.open,
 		Receive:  (*stream).receive,
@@ -57,18 +54,16 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 	if err != nil {
 		return nil, nil, i.refuse(ctx, call, id, err)
 	}
-	i.notify(ctx, call, id, nil)
+	i.notify(ctx, Event{Call: call, Identity: id})
 	s := newStream(ctx, i, call, id)
-	if err := s.begin(); err != nil {
-		return nil, nil, i.refuse(ctx, call, id, err)
-	}
+	s.begin()
 	return (*streamContext)(s), s, nil
 }
 
 // refuse returns the error that the client gets, and sets the challenge that goes
 // with it: as a header if that is still possible, else in the error's metadata.
 func (i *Interceptor) refuse(ctx context.Context, call *streamwrap.Call, id *Identity, err error) error {
-	i.notify(ctx, call, id, err)
+	i.notify(ctx, Event{Call: call, Identity: id, Err: err})
 	rejected := (*rejection)(nil)
 	if !errors.As(err, &rejected) {
 		return err

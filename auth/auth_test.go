@@ -69,10 +69,10 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 			_, err = stream.CloseAndReceive()
 		}
 		wantReason(t, err, auth.ReasonExpired, connect.CodeUnauthenticated)
-		wantReason(t, handler, auth.ReasonExpired, connect.CodeUnauthenticated)
 		if call := srv.WaitCalls(1)[0]; call.Ended.Sub(start) > time.Minute {
 			t.Errorf("it ended after %v", call.Ended.Sub(start))
 		}
+		wantReason(t, handler, auth.ReasonExpired, connect.CodeUnauthenticated)
 		if n := interceptor.Active(); n != 0 {
 			t.Errorf("%d streams are active", n)
 		}

@@ -79,23 +79,31 @@ func Anonymous() Authenticator {
 
 // authenticate calls an Authenticator and makes sense of what it does.
 func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identity, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			id, err = nil, &rejection{reason: ReasonBroken, cause: errPanic}
-		}
-	}()
+	defer recovered(&err, ReasonBroken)
 	id, err = a.Authenticate(ctx, r)
-	switch {
-	case err == nil && id == nil:
-		return nil, &rejection{reason: ReasonBroken, cause: errNobody}
-	case err == nil:
-		return id, nil
+	if err != nil {
+		return nil, understood(ctx, err, ReasonBroken)
 	}
-	return nil, understood(ctx, err)
+	if id == nil {
+		return nil, &rejection{reason: ReasonBroken, cause: errNobody}
+	}
+	return id, nil
 }
 
-// understood makes sense of an error that somebody else's function returned.
-func understood(ctx context.Context, err error) error {
+// recovered makes an error of a panic of somebody else's function.
+func recovered(err *error, reason Reason) {
+	if recover() != nil {
+		*err = &rejection{reason: reason, cause: errPanic}
+	}
+}
+
+// understood makes sense of what somebody else's function returned: the end of the
+// context, this package's errors and connect's are what they are, any other one is for
+// a reason, and for the server's eyes.
+func understood(ctx context.Context, err error, otherwise Reason) error {
+	if err == nil {
+		return nil
+	}
 	if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
 		return rpcerror.OfContext(ctxErr, nil)
 	}
@@ -105,10 +113,10 @@ func understood(ctx context.Context, err error) error {
 	if coded := (*connect.Error)(nil); errors.As(err, &coded) {
 		return coded
 	}
-	return &rejection{reason: ReasonBroken, cause: err}
+	return &rejection{reason: otherwise, cause: err}
 }
 
 var (
-	errPanic  = errors.New("authenticator panicked")
+	errPanic  = errors.New("it panicked")
 	errNobody = errors.New("authenticator returned neither identity nor error")
 )

@@ -194,6 +194,7 @@ func TestNilFunctionsPanic(t *testing.T) {
 	for want, f := range map[string]func(){
 		"auth: Policy.Require: nil function":     func() { auth.NewPolicy().Require(nil) },
 		"auth: Policy.FromOptions: nil function": func() { auth.NewPolicy().FromOptions(nil) },
+		"auth: NewServerInterceptor: nil Option": func() { auth.NewServerInterceptor(auth.Anonymous(), auth.WithRealm("x"), nil) },
 		"auth: StaticKeys: nil Identity":         func() { auth.StaticKeys(map[auth.KeyDigest]*auth.Identity{{}: nil}) },
 	} {
 		if got := panics(f); got != want {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 
@@ -56,8 +57,10 @@ func NewClientInterceptor(source TokenSource) *ClientInterceptor {
 
 // clientStream is a client's stream and the token that it was sent with.
 type clientStream struct {
-	c     *ClientInterceptor
-	token string
+	c *ClientInterceptor
+	// Header, of the send side, sets it. Return may run at the same time if what is
+	// further in ends a stream that it has not sent.
+	token atomic.Pointer[Token]
 }
 
 // header implements the Header hook.
@@ -69,15 +72,15 @@ func (s *clientStream) header(ctx context.Context, h http.Header) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	s.token = token.Value
+	s.token.Store(&token)
 	h.Set(authorization, token.header())
 	return nil
 }
 
 // returns implements the Return hook.
 func (s *clientStream) returns(_ context.Context, err error) error {
-	if refused(err) && s.token != "" { // in this order: without an answer the header may still be under way
-		s.c.invalidate(s.token)
+	if token := s.token.Load(); token != nil && refused(err) {
+		s.c.invalidate(token.Value)
 	}
 	return err
 }

@@ -366,24 +366,33 @@ func TestInsideRetries(t *testing.T) {
 // its token.
 func TestSendWaitsForTheTokenWhileTheStreamEnds(t *testing.T) {
 	t.Parallel()
-	for range 20 {
+	// An interceptor further in may end a stream with another RPC's error.
+	refusal := connect.NewWireError(connect.CodeUnauthenticated, errors.New("no"))
+	for n := range 40 {
 		release := make(chan struct{})
 		i := auth.NewClientInterceptor(auth.TokenFunc(func(context.Context) (auth.Token, error) {
 			<-release
 			return auth.Token{Value: "late"}, nil
 		}))
 		ctx, cancel := context.WithCancel(t.Context())
-		conn := streamwraptest.OpenStream(ctx, i, streamwraptest.NewClientConn(streamwraptest.Script{}))
+		script := streamwraptest.Script{}
+		if n%2 == 0 {
+			script.Receive = []streamwraptest.Step{streamwraptest.Fail(refusal)}
+		}
+		conn := streamwraptest.OpenStream(ctx, i, streamwraptest.NewClientConn(script))
 		var g sync.WaitGroup
 		g.Go(func() { _ = conn.Send(conntest.Text("one")) })
 		g.Go(func() {
-			cancel()
+			if n%2 != 0 {
+				cancel()
+			}
 			_ = conn.Receive(&conntest.Message{})
 		})
 		close(release)
 		g.Wait()
 		_ = conn.CloseRequest()
 		_ = conn.CloseResponse()
+		cancel()
 	}
 }
 

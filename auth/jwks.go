@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -30,8 +31,6 @@ const (
 
 	// unknownPatience is how long the request waits that asks for new keys.
 	unknownPatience = 2 * time.Second
-	// After a failure the next fetch waits, longer each time.
-	firstBackoff, lastBackoff = time.Second, time.Minute
 )
 
 // JWKSConfig says where an issuer's keys are and how often they are fetched.
@@ -80,8 +79,7 @@ type JWKS struct {
 	mu       sync.Mutex
 	fetching chan struct{} // closed when the fetch under way is over; nil: none
 	last     time.Time     // the last attempt
-	failed   time.Time     // when the last one failed
-	backoff  time.Duration // from then until the next one
+	backoff  backoff
 }
 
 var _ KeySource = (*JWKS)(nil)
@@ -108,11 +106,11 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 			return nil, errors.New("auth: NewJWKS: negative duration")
 		}
 	}
-	fill(&c.MinRefresh, DefaultMinRefresh)
-	fill(&c.MaxRefresh, DefaultMaxRefresh)
-	fill(&c.Cooldown, DefaultCooldown)
-	fill(&c.StaleFor, DefaultStale)
-	fill(&c.Timeout, DefaultTimeout)
+	c.MinRefresh = cmp.Or(c.MinRefresh, DefaultMinRefresh)
+	c.MaxRefresh = cmp.Or(c.MaxRefresh, DefaultMaxRefresh)
+	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
+	c.StaleFor = cmp.Or(c.StaleFor, DefaultStale)
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	client := http.Client{}
 	if c.Client != nil {
 		client = *c.Client
@@ -120,12 +118,6 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	client.CheckRedirect = sameHost
 	c.Client = &client
 	return &JWKS{JWKSConfig: c}, nil
-}
-
-func fill(d *time.Duration, value time.Duration) {
-	if *d == 0 {
-		*d = value
-	}
 }
 
 // sameHost refuses redirects to other hosts, or away from https.
@@ -221,7 +213,7 @@ func (j *JWKS) wait(ctx context.Context, fetched <-chan struct{}) *snapshot {
 func (j *JWKS) join(now time.Time) <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.fetching == nil && now.Sub(j.failed) >= j.backoff {
+	if j.fetching == nil && !j.backoff.waits(now) {
 		return j.beginLocked(now)
 	}
 	return j.fetching
@@ -231,7 +223,7 @@ func (j *JWKS) join(now time.Time) <-chan struct{} {
 func (j *JWKS) begin(now time.Time, cooldown time.Duration) <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.fetching != nil || now.Sub(j.last) < cooldown || now.Sub(j.failed) < j.backoff {
+	if j.fetching != nil || now.Sub(j.last) < cooldown || j.backoff.waits(now) {
 		return nil
 	}
 	return j.beginLocked(now)
@@ -274,11 +266,10 @@ func (j *JWKS) settle(s *snapshot, err error) {
 	defer j.mu.Unlock()
 	j.fetching = nil
 	if err != nil {
-		j.backoff = min(max(2*j.backoff, firstBackoff), lastBackoff)
-		j.failed = time.Now()
+		j.backoff.fail(time.Now())
 		return
 	}
-	j.backoff = 0
+	j.backoff = backoff{}
 	old := j.current.Swap(s)
 	// After the keys: who sees the new generation must not get the old keys, and
 	// remember what they verify.
@@ -304,7 +295,8 @@ func samePublic(a, b Key) bool {
 }
 
 // get fetches the keys.
-func (j *JWKS) get(ctx context.Context) (*snapshot, error) {
+func (j *JWKS) get(ctx context.Context) (s *snapshot, err error) {
+	defer recovered(&err, ReasonUnavailable) // of a client's own transport: nobody else would
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, j.URL, http.NoBody)
 	if err != nil {
 		return nil, err

@@ -834,3 +834,19 @@ func TestRedirectsKeepTheScheme(t *testing.T) {
 		}
 	}
 }
+
+// TestTransportThatPanics: fetches have a goroutine of their own, where nobody else
+// recovers; they fail.
+func TestTransportThatPanics(t *testing.T) {
+	t.Parallel()
+	keys, err := auth.NewJWKS(auth.JWKSConfig{
+		URL:    issuer,
+		Client: &http.Client{Transport: answeredBy(func(*http.Request) (*http.Response, error) { panic(private) })},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, keys.Start(t.Context()), auth.ErrUnavailable)
+	_, err = keys.Key(t.Context(), "key", "ES256")
+	wantErr(t, err, auth.ErrUnavailable)
+}

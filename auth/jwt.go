@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,19 +133,10 @@ func (c *JWTConfig) fill() {
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = []string{"ES256", "RS256", "EdDSA"}
 	}
-	if c.Leeway == 0 {
-		c.Leeway = DefaultLeeway
-	}
-	c.Leeway = max(c.Leeway, 0)
-	if c.MaxBytes == 0 {
-		c.MaxBytes = DefaultTokenMax
-	}
-	if c.Cache == 0 {
-		c.Cache = DefaultCache
-	}
-	if c.CacheTTL == 0 {
-		c.CacheTTL = DefaultCacheTTL
-	}
+	c.Leeway = max(cmp.Or(c.Leeway, DefaultLeeway), 0)
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultTokenMax)
+	c.Cache = cmp.Or(c.Cache, DefaultCache)
+	c.CacheTTL = cmp.Or(c.CacheTTL, DefaultCacheTTL)
 }
 
 // verifier verifies tokens.
@@ -299,11 +291,8 @@ func (v *verifier) identify(c *claims, payload json.RawMessage) (*Identity, erro
 		return nil, ErrInvalid
 	}
 	id := &Identity{
-		Subject: c.Subject, Issuer: c.Issuer, ClientID: c.ClientID, Method: "jwt", ID: c.ID,
+		Subject: c.Subject, Issuer: c.Issuer, ClientID: cmp.Or(c.ClientID, c.Azp), Method: "jwt", ID: c.ID,
 		Audience: c.Audience, Roles: c.Roles, Expiry: c.ExpiresAt.Time, Claims: payload,
-	}
-	if id.ClientID == "" {
-		id.ClientID = c.Azp
 	}
 	if id.Scopes = strings.Fields(c.Scope); len(id.Scopes) == 0 {
 		id.Scopes = c.Scp

@@ -28,7 +28,16 @@ type config struct {
 	authorize   func(context.Context, *Identity, *streamwrap.Call, any) error
 }
 
-func defaultConfig() config { return config{realm: "rpc", domain: "interconnect.auth"} }
+func newConfig(opts []Option) config {
+	c := config{realm: "rpc", domain: "interconnect.auth"}
+	for _, opt := range opts {
+		if opt == nil {
+			panic("auth: NewServerInterceptor: nil Option")
+		}
+		opt.apply(&c)
+	}
+	return c
+}
 
 // WithRealm sets the realm of the WWW-Authenticate header. The default is "rpc".
 func WithRealm(realm string) Option { return option(func(c *config) { c.realm = realm }) }
@@ -105,13 +114,11 @@ func WithObserver(observe func(context.Context, Event)) Option {
 	return option(func(c *config) { c.observe = observe })
 }
 
-func (c *config) notify(ctx context.Context, call *streamwrap.Call, id *Identity, err error) {
+// notify tells the observer of a decision, and its reason.
+func (c *config) notify(ctx context.Context, e Event) {
 	if c.observe == nil {
 		return
 	}
-	e := Event{Call: call, Identity: id, Err: err}
-	if err != nil {
-		e.Reason, _ = ReasonOf(err)
-	}
+	e.Reason, _ = ReasonOf(e.Err)
 	c.observe(ctx, e)
 }

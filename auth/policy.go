@@ -136,14 +136,9 @@ func (p *Policy) decide(ctx context.Context, id *Identity, call *streamwrap.Call
 }
 
 // ask calls Require's function.
-func (p *Policy) ask(ctx context.Context, id *Identity, call *streamwrap.Call) error {
-	_, err := authenticate(ctx, AuthenticatorFunc(func(ctx context.Context, _ *Request) (*Identity, error) {
-		return id, p.require(ctx, id, call)
-	}), nil)
-	if rejected := (*rejection)(nil); errors.As(err, &rejected) && rejected.reason == ReasonBroken {
-		return &rejection{reason: ReasonUnavailable, cause: rejected.cause}
-	}
-	return err
+func (p *Policy) ask(ctx context.Context, id *Identity, call *streamwrap.Call) (err error) {
+	defer recovered(&err, ReasonUnavailable)
+	return understood(ctx, p.require(ctx, id, call), ReasonUnavailable)
 }
 
 // rulesOf returns the rules of an RPC: those of its procedure, of its schema, or of its

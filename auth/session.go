@@ -39,7 +39,7 @@ func (s *Session) Renew(ctx context.Context, authorization string) error {
 		err = s.stream.renews(ctx, id)
 	}
 	if err != nil {
-		s.stream.i.notifyStream(s.stream, err)
+		s.stream.notify(err)
 		if errors.Is(err, ErrOther) {
 			return connect.NewError(connect.CodePermissionDenied, ErrOther)
 		}
@@ -50,7 +50,7 @@ func (s *Session) Renew(ctx context.Context, authorization string) error {
 	}
 	s.stream.identity.Store(id)
 	s.stream.rearm()
-	s.stream.i.notifyStream(s.stream, nil)
+	s.stream.notify(nil)
 	return nil
 }
 
@@ -90,17 +90,6 @@ func (i *Interceptor) RevokeWhere(matches func(*Identity) bool) int {
 
 // Active returns how many streams are open.
 func (i *Interceptor) Active() int { return len(i.live.all()) }
-
-func (i *Interceptor) notifyStream(s *stream, err error) {
-	if i.observe == nil {
-		return
-	}
-	e := Event{Call: s.call, Identity: s.identity.Load(), Err: err, Stream: true}
-	if err != nil {
-		e.Reason, _ = ReasonOf(err)
-	}
-	i.observe(s.parent, e)
-}
 
 // registryShards is how many locks the streams that begin and end share.
 const registryShards = 16

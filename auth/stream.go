@@ -41,9 +41,9 @@ func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call, id *I
 func (s *stream) streams() bool { return s.call.StreamType() != connect.StreamTypeUnary }
 
 // begin has the stream watched, if it may outlive what let it in.
-func (s *stream) begin() error {
+func (s *stream) begin() {
 	if !s.streams() {
-		return nil
+		return
 	}
 	s.i.live.add(s)
 	s.mu.Lock()
@@ -53,7 +53,6 @@ func (s *stream) begin() error {
 	if next, ok := s.next(now); ok {
 		s.timer = time.AfterFunc(next, s.tick)
 	}
-	return nil
 }
 
 // next returns how long the stream needs no look.
@@ -135,12 +134,9 @@ func (s *stream) rearm() {
 }
 
 // revalidate asks whether the caller is still good.
-func (s *stream) revalidate() error {
-	_, err := authenticate(s.parent, AuthenticatorFunc(func(ctx context.Context, _ *Request) (*Identity, error) {
-		id := s.identity.Load()
-		return id, s.i.revalidate(ctx, id)
-	}), nil)
-	return err
+func (s *stream) revalidate() (err error) {
+	defer recovered(&err, ReasonBroken)
+	return understood(s.parent, s.i.revalidate(s.parent, s.identity.Load()), ReasonBroken)
 }
 
 // finish ends the stream: what its handler waits for returns, and it cannot succeed.
@@ -149,8 +145,13 @@ func (s *stream) finish(err error) {
 	if !s.ended.CompareAndSwap(nil, coded) {
 		return
 	}
-	s.i.notifyStream(s, err)
+	s.notify(err)
 	s.call.Abort(coded)
+}
+
+// notify tells the observer of a decision about the stream.
+func (s *stream) notify(err error) {
+	s.i.notify(s.parent, Event{Call: s.call, Identity: s.identity.Load(), Err: err, Stream: true})
 }
 
 // coded returns the error that the client gets.
@@ -192,22 +193,15 @@ func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) err
 	if err == nil {
 		return nil
 	}
-	s.i.notifyStream(s, err)
+	s.notify(err)
 	s.ended.CompareAndSwap(nil, s.coded(err)) // a handler that does not look must not succeed
 	return s.live()
 }
 
 // allowed asks whether the caller may send a message.
 func (s *stream) allowed(ctx context.Context, msg any) (err error) {
-	defer func() {
-		if recover() != nil {
-			err = &rejection{reason: ReasonBroken, cause: errPanic}
-		}
-	}()
-	if err := s.i.authorize(ctx, s.identity.Load(), s.call, msg); err != nil {
-		return understood(ctx, err)
-	}
-	return nil
+	defer recovered(&err, ReasonBroken)
+	return understood(ctx, s.i.authorize(ctx, s.identity.Load(), s.call, msg), ReasonBroken)
 }
 
 // returns implements the Return hook: a stream that had to end has not succeeded.

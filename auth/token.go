@@ -62,8 +62,7 @@ type CachedSource struct {
 	has        bool
 	refreshing chan struct{} // closed when the refresh under way is over; nil: none
 	err        error         // of the last refresh, if it failed
-	failed     time.Time     // when
-	backoff    time.Duration // until the next one
+	backoff    backoff
 }
 
 // Cached returns a source that asks another one when it must: once for all RPCs that
@@ -123,7 +122,7 @@ func (c *CachedSource) refresh(now time.Time) <-chan struct{} {
 	switch {
 	case c.refreshing != nil:
 		return c.refreshing
-	case now.Sub(c.failed) < c.backoff && (c.err != nil || c.has && !expiresWithin(c.token, now, 0)):
+	case c.backoff.waits(now) && (c.err != nil || c.has && !expiresWithin(c.token, now, 0)):
 		return nil
 	}
 	done := make(chan struct{})
@@ -147,22 +146,18 @@ func (c *CachedSource) run(done chan struct{}) {
 		err = errOldToken
 	}
 	if err != nil {
-		c.err, c.failed = err, now
-		c.backoff = min(max(2*c.backoff, firstBackoff), lastBackoff)
+		c.err = err
+		c.backoff.fail(now)
 		return
 	}
-	c.token, c.has, c.err, c.backoff = token, true, nil, 0
+	c.token, c.has, c.err, c.backoff = token, true, nil, backoff{}
 	if expiresWithin(token, now, earlyRefresh) {
-		c.failed, c.backoff = now, firstBackoff // else every RPC would ask for another one
+		c.backoff.fail(now) // else every RPC would ask for another one
 	}
 }
 
 func (c *CachedSource) ask(ctx context.Context) (token Token, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errPanic
-		}
-	}()
+	defer recovered(&err, ReasonUnavailable)
 	return c.source.Token(ctx)
 }
 
