@@ -3,7 +3,6 @@ package auth
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -22,8 +21,7 @@ const (
 	DefaultCacheTTL = 5 * time.Minute
 	DefaultCache    = 4096
 
-	maxCache       = 1 << 22
-	verifyPatience = time.Second
+	maxCache = 1 << 22
 )
 
 // JWTConfig says which JSON Web Tokens are good.
@@ -75,17 +73,31 @@ type JWTConfig struct {
 //
 // It is stricter than RFC 7519 and golang-jwt: of two readings of a token it takes
 // neither. Tokens need "exp" and "sub"; they must have no critical extension, no member
-// twice or in another case, and dates that are numbers.
+// twice or in another case, dates that are numbers, lists of text, 256 members and 16
+// levels at most, and a header of a KiB.
+//
+// An ECDSA signature (r, s) has a twin, (r, n-s), that anybody can make, and both are
+// good: RFC 7518 does not prefer one, and issuers make either. Nothing here goes by a
+// token's bytes, but what is remembered, where the twin is one more token: Revoked gets
+// the identity, whose ID is the "jti". Neither should anything elsewhere.
 //
 // Cost: a token that is remembered takes some hundred nanoseconds and no allocation;
-// another one a signature check, some 100 µs, of which as many run at the same time as
-// there are processors, and the others wait up to a second.
+// another one a signature check, some 100 µs, of which twice as many run at the same time
+// as there are processors, and the others wait up to a second, and are then refused with
+// [ErrUnavailable]. What is refused without one takes a microsecond or two, and if it is
+// no token, or too long, a tenth of one.
 func NewJWTVerifier(c JWTConfig) (Authenticator, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("auth: NewJWTVerifier: %w", err)
 	}
 	v := &verifier{JWTConfig: c, checks: make(chan struct{}, 2*runtime.GOMAXPROCS(0))}
 	v.fill()
+	for _, typ := range v.Types {
+		v.types = append(v.types, strings.TrimPrefix(strings.ToLower(typ), "application/"))
+	}
+	if v.types == nil {
+		v.types = []string{"", "jwt", "at+jwt"}
+	}
 	v.cache = newCache(max(v.Cache, 0))
 	v.parser = jwt.NewParser(
 		jwt.WithValidMethods(v.Algorithms),
@@ -129,7 +141,7 @@ func (c *JWTConfig) check() error {
 }
 
 func (c *JWTConfig) fill() {
-	c.Audiences, c.Algorithms, c.Types = slices.Clone(c.Audiences), slices.Clone(c.Algorithms), slices.Clone(c.Types)
+	c.Audiences, c.Algorithms = slices.Clone(c.Audiences), slices.Clone(c.Algorithms)
 	if len(c.Algorithms) == 0 {
 		c.Algorithms = []string{"ES256", "RS256", "EdDSA"}
 	}
@@ -137,192 +149,4 @@ func (c *JWTConfig) fill() {
 	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultTokenMax)
 	c.Cache = cmp.Or(c.Cache, DefaultCache)
 	c.CacheTTL = cmp.Or(c.CacheTTL, DefaultCacheTTL)
-}
-
-// verifier verifies tokens.
-type verifier struct {
-	JWTConfig
-
-	cache  *cache
-	parser *jwt.Parser
-	checks chan struct{} // of signatures, at the same time
-}
-
-// Authenticate implements [Authenticator].
-func (v *verifier) Authenticate(ctx context.Context, r *Request) (*Identity, error) {
-	token, err := bearer(r.Header, v.MaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	now, generation := time.Now(), v.Keys.Generation()
-	id, ok := v.cache.get(token, generation, now)
-	if !ok {
-		if id, err = v.verify(ctx, token); err != nil {
-			return nil, err
-		}
-		v.cache.put(&cached{strings.Clone(token), id, v.until(id, now), generation}, now)
-	}
-	if v.Revoked == nil {
-		return id, nil
-	}
-	return v.revoked(ctx, id)
-}
-
-// until returns how long a token may be remembered.
-func (v *verifier) until(id *Identity, now time.Time) time.Time {
-	until := now.Add(v.CacheTTL)
-	if id.ends.Before(until) {
-		return id.ends
-	}
-	return until
-}
-
-func (v *verifier) revoked(ctx context.Context, id *Identity) (*Identity, error) {
-	switch revoked, err := v.Revoked(ctx, id); {
-	case err != nil:
-		return nil, &rejection{reason: ReasonUnavailable, cause: err}
-	case revoked:
-		return nil, ErrRevoked
-	default:
-		return id, nil
-	}
-}
-
-// claims is what counts of a token's payload.
-type claims struct {
-	jwt.RegisteredClaims
-
-	Scope    string   `json:"scope"`
-	Scp      scopeSet `json:"scp"`
-	ClientID string   `json:"client_id"`
-	Azp      string   `json:"azp"`
-	Roles    []string `json:"roles"`
-}
-
-// scopeSet is a list of scopes, or one string of them.
-type scopeSet []string
-
-func (s *scopeSet) UnmarshalJSON(data []byte) error {
-	var text string
-	if json.Unmarshal(data, &text) == nil {
-		*s = strings.Fields(text)
-		return nil
-	}
-	var list []string
-	if err := json.Unmarshal(data, &list); err != nil {
-		return err
-	}
-	*s = list
-	return nil
-}
-
-// verify returns whose token it is.
-func (v *verifier) verify(ctx context.Context, token string) (*Identity, error) {
-	first, second, ok := splitToken(token)
-	if !ok {
-		return nil, ErrMalformed
-	}
-	header, err := parseHeader(first)
-	if err != nil || !slices.Contains(v.Algorithms, header.alg) || !v.hasType(header.typ) {
-		return nil, invalid(err)
-	}
-	payload, err := parseClaims(second)
-	if err != nil {
-		return nil, invalid(err)
-	}
-	key, err := v.Keys.Key(ctx, header.kid, header.alg)
-	if err != nil {
-		return nil, err
-	}
-	// A source of somebody else's may not care which algorithm a key is for.
-	if key.Alg != header.alg {
-		return nil, invalid(fmt.Errorf("key %q is for %q, not %q", key.ID, key.Alg, header.alg))
-	}
-	if err := key.check(); err != nil {
-		return nil, invalid(err)
-	}
-	if err := v.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer func() { <-v.checks }()
-	c := &claims{}
-	_, err = v.parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return key.Public, nil })
-	if err != nil {
-		return nil, reasonOfParser(err)
-	}
-	return v.identify(c, payload)
-}
-
-// hasType reports whether tokens may have a "typ".
-func (v *verifier) hasType(typ string) bool {
-	plain := plainType(typ)
-	if len(v.Types) == 0 {
-		return typ == "" || plain == "jwt" || plain == "at+jwt"
-	}
-	return slices.ContainsFunc(v.Types, func(t string) bool { return plainType(t) == plain })
-}
-
-// plainType returns a media type without "application/", which tokens may leave out.
-func plainType(typ string) string { return strings.TrimPrefix(strings.ToLower(typ), "application/") }
-
-// enter waits for its turn to check a signature: a flood of bad ones must not keep
-// handlers from running.
-func (v *verifier) enter(ctx context.Context) error {
-	select {
-	case v.checks <- struct{}{}:
-		return nil
-	default:
-	}
-	timer := time.NewTimer(verifyPatience)
-	defer timer.Stop()
-	select {
-	case v.checks <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return ErrUnavailable
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// identify returns the identity in claims that are good.
-func (v *verifier) identify(c *claims, payload json.RawMessage) (*Identity, error) {
-	if c.Subject == "" {
-		return nil, ErrInvalid
-	}
-	id := &Identity{
-		Subject: c.Subject, Issuer: c.Issuer, ClientID: cmp.Or(c.ClientID, c.Azp), Method: "jwt", ID: c.ID,
-		Audience: c.Audience, Roles: c.Roles, Expiry: c.ExpiresAt.Time, Claims: payload,
-	}
-	if id.Scopes = strings.Fields(c.Scope); len(id.Scopes) == 0 {
-		id.Scopes = c.Scp
-	}
-	if c.IssuedAt != nil {
-		id.IssuedAt = c.IssuedAt.Time
-	}
-	if v.MaxLifetime > 0 && (c.IssuedAt == nil || id.Expiry.Sub(id.IssuedAt) > v.MaxLifetime) {
-		return nil, ErrInvalid
-	}
-	id.ends = id.Expiry.Add(v.Leeway)
-	return id, nil
-}
-
-// invalid is a token that is not good, for a reason that is for the server's eyes.
-func invalid(cause error) error { return &rejection{reason: ReasonInvalid, cause: cause} }
-
-// reasonOfParser returns what a client is told of golang-jwt's error. That a token has
-// expired says something only if it was good.
-func reasonOfParser(err error) error {
-	switch {
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid), errors.Is(err, jwt.ErrTokenUnverifiable), errors.Is(err, jwt.ErrTokenMalformed),
-		errors.Is(err, jwt.ErrTokenInvalidIssuer), errors.Is(err, jwt.ErrTokenInvalidAudience),
-		errors.Is(err, jwt.ErrTokenUsedBeforeIssued), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return invalid(err)
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return &rejection{reason: ReasonExpired, cause: err}
-	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return &rejection{reason: ReasonNotYetValid, cause: err}
-	default:
-		return invalid(err)
-	}
 }
