@@ -20,5 +20,8 @@ func (b *backoff) fail(now time.Time) {
 	b.failed = now
 }
 
+// until returns when the next attempt may begin.
+func (b *backoff) until() time.Time { return b.failed.Add(b.delay) }
+
 // waits reports whether it is too early for another attempt.
-func (b *backoff) waits(now time.Time) bool { return now.Sub(b.failed) < b.delay }
+func (b *backoff) waits(now time.Time) bool { return now.Before(b.until()) }

@@ -4,15 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
+	"math"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +21,6 @@ const (
 	DefaultCooldown   = 30 * time.Second
 	DefaultStale      = 24 * time.Hour
 	DefaultTimeout    = 10 * time.Second
-
-	maxJWKSBytes = 512 << 10
-	maxJWKSKeys  = 100
 
 	// unknownPatience is how long the request waits that asks for new keys.
 	unknownPatience = 2 * time.Second
@@ -45,15 +38,16 @@ type JWKSConfig struct {
 	Client *http.Client
 
 	// MinRefresh and MaxRefresh bound how long keys are used before they are fetched
-	// again, which their Cache-Control says. The defaults are a minute and an hour.
+	// again, which their Cache-Control says, and so how late it is noticed that one was
+	// withdrawn. The defaults are a minute and an hour.
 	MinRefresh, MaxRefresh time.Duration
 
 	// Cooldown is how long after a fetch an unknown key may cause another one. The
 	// default is 30 s.
 	Cooldown time.Duration
 
-	// StaleFor is how long keys are used that cannot be fetched again. The default is
-	// a day.
+	// StaleFor is how long keys are used that cannot be fetched again; the verifier
+	// may remember tokens for a little longer. The default is a day.
 	StaleFor time.Duration
 
 	// Timeout bounds a fetch. The default is 10 s.
@@ -68,13 +62,16 @@ type JWKSConfig struct {
 // they are first needed, and again, in the background, before they are too old; there
 // is no goroutine while nobody needs them. A token with an unknown key causes a fetch,
 // at most one in a while: the request waits up to two seconds for it, and those that
-// come meanwhile do not wait. While the server is down its last keys count, for a time.
-// It is safe for concurrent use.
+// come meanwhile do not wait. While the server is down its last keys count, for a time,
+// and nobody knows whether a key that is not among them is good ([ErrUnavailable]). It is
+// safe for concurrent use.
 type JWKS struct {
 	JWKSConfig
 
 	current    atomic.Pointer[snapshot]
 	generation atomic.Uint64
+	start      time.Time
+	due        atomic.Int64 // when the keys are to be fetched again, as time since start
 
 	mu       sync.Mutex
 	fetching chan struct{} // closed when the fetch under way is over; nil: none
@@ -117,16 +114,9 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	}
 	client.CheckRedirect = sameHost
 	c.Client = &client
-	return &JWKS{JWKSConfig: c}, nil
-}
-
-// sameHost refuses redirects to other hosts, or away from https.
-func sameHost(r *http.Request, via []*http.Request) error {
-	first := via[0].URL
-	if r.URL.Host != first.Host || r.URL.Scheme != first.Scheme || len(via) > 3 {
-		return fmt.Errorf("redirected to %s", r.URL.Redacted())
-	}
-	return nil
+	j := &JWKS{JWKSConfig: c, start: time.Now()}
+	j.due.Store(math.MaxInt64)
+	return j, nil
 }
 
 // Start fetches the keys, so that the first request need not wait for them.
@@ -159,10 +149,7 @@ func (j *JWKS) Key(ctx context.Context, id, alg string) (Key, error) {
 			return Key{}, j.unavailable(ctx)
 		}
 	}
-	var fetched <-chan struct{}
-	if now.After(s.refresh) {
-		fetched = j.begin(now, 0)
-	}
+	fetched := j.refresh(now)
 	if key, ok := s.keys.find(id, alg); ok {
 		return key, nil
 	}
@@ -170,15 +157,35 @@ func (j *JWKS) Key(ctx context.Context, id, alg string) (Key, error) {
 		fetched = j.begin(now, j.Cooldown)
 	}
 	if fetched == nil {
-		return Key{}, ErrInvalid
+		return Key{}, j.unknown()
 	}
-	if key, ok := j.wait(ctx, fetched).keys.find(id, alg); ok {
+	latest := j.wait(ctx, fetched)
+	if key, ok := latest.keys.find(id, alg); ok {
 		return key, nil
 	}
-	if err := ctx.Err(); err != nil {
-		return Key{}, err
+	if latest == s {
+		return Key{}, j.unavailable(ctx)
 	}
 	return Key{}, ErrInvalid
+}
+
+// refresh has the keys fetched again if they are due. It takes no lock until then.
+func (j *JWKS) refresh(now time.Time) (fetched <-chan struct{}) {
+	if int64(now.Sub(j.start)) < j.due.Load() {
+		return nil
+	}
+	return j.begin(now, 0)
+}
+
+// unknown is what becomes of a key that is not there: if the last fetch has failed it may
+// be a new one.
+func (j *JWKS) unknown() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.backoff.delay > 0 {
+		return ErrUnavailable
+	}
+	return ErrInvalid
 }
 
 func (j *JWKS) unavailable(ctx context.Context) error {
@@ -232,6 +239,7 @@ func (j *JWKS) begin(now time.Time, cooldown time.Duration) <-chan struct{} {
 func (j *JWKS) beginLocked(now time.Time) <-chan struct{} {
 	done := make(chan struct{})
 	j.fetching, j.last = done, now
+	j.due.Store(math.MaxInt64)
 	go j.run(done)
 	return done
 }
@@ -267,9 +275,11 @@ func (j *JWKS) settle(s *snapshot, err error) {
 	j.fetching = nil
 	if err != nil {
 		j.backoff.fail(time.Now())
+		j.due.Store(int64(j.backoff.until().Sub(j.start)))
 		return
 	}
 	j.backoff = backoff{}
+	j.due.Store(int64(s.refresh.Sub(j.start)))
 	old := j.current.Swap(s)
 	// After the keys: who sees the new generation must not get the old keys, and
 	// remember what they verify.
@@ -292,93 +302,4 @@ func withdrawn(before, after *keySet) bool {
 func samePublic(a, b Key) bool {
 	public, ok := a.Public.(interface{ Equal(x crypto.PublicKey) bool })
 	return ok && public.Equal(b.Public)
-}
-
-// get fetches the keys.
-func (j *JWKS) get(ctx context.Context) (s *snapshot, err error) {
-	defer recovered(&err, ReasonUnavailable) // of a client's own transport: nobody else would
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, j.URL, http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Accept", "application/jwk-set+json, application/json")
-	res, err := j.Client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d", res.StatusCode)
-	}
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxJWKSBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxJWKSBytes {
-		return nil, fmt.Errorf("more than %d bytes", maxJWKSBytes)
-	}
-	keys, err := j.parse(data)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	return &snapshot{keys: keys, fetched: now, refresh: now.Add(j.age(res.Header))}, nil
-}
-
-// parse takes the keys that can be used.
-func (j *JWKS) parse(data []byte) (*keySet, error) {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, err
-	}
-	if len(set.Keys) > maxJWKSKeys {
-		return nil, fmt.Errorf("more than %d keys", maxJWKSKeys)
-	}
-	var keys []Key
-	seen := make(map[keyID]struct{})
-	for _, raw := range set.Keys {
-		parsed, err := parseJWK(raw)
-		if err != nil {
-			j.report(fmt.Errorf("auth: JWKS: key skipped: %w", err))
-			continue
-		}
-		for _, key := range parsed {
-			id := keyID{key.ID, key.Alg}
-			if _, twice := seen[id]; twice {
-				j.report(fmt.Errorf("auth: JWKS: key skipped: %q for %s comes twice", key.ID, key.Alg))
-				continue
-			}
-			seen[id] = struct{}{}
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("no key that can be used")
-	}
-	return newKeySet(keys)
-}
-
-func (j *JWKS) report(err error) {
-	if j.Observe != nil {
-		j.Observe(err)
-	}
-}
-
-// age returns how long keys are used before they are fetched again: what the server
-// says within bounds, less a fifth to be early, give or take a tenth.
-func (j *JWKS) age(h http.Header) time.Duration {
-	age := j.MaxRefresh
-	for directive := range strings.SplitSeq(h.Get("Cache-Control"), ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
-		if !strings.EqualFold(name, "max-age") {
-			continue
-		}
-		if seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31); err == nil {
-			age = time.Duration(seconds) * time.Second
-		}
-	}
-	age = min(max(age, j.MinRefresh), j.MaxRefresh)
-	return time.Duration(float64(age) * (0.7 + 0.2*rand.Float64())) //nolint:gosec // to spread the load
 }

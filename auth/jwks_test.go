@@ -850,3 +850,106 @@ func TestTransportThatPanics(t *testing.T) {
 	_, err = keys.Key(t.Context(), "key", "ES256")
 	wantErr(t, err, auth.ErrUnavailable)
 }
+
+// TestUnknownKeyDuringAnOutage: while the server does not answer nobody knows whether a
+// key is a new one: its tokens are not called bad, for which clients would throw them away.
+func TestUnknownKeyDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	older, newer := newAuthority(t, "old"), newAuthority(t, "new")
+	for name, breaks := range map[string]func(*keyServer){
+		"refuses":  func(s *keyServer) { s.fails = errors.New("down") },
+		"fails":    func(s *keyServer) { s.status = http.StatusBadGateway },
+		"no keys":  func(s *keyServer) { s.raw = `{"keys":[]}` },
+		"is mute":  func(s *keyServer) { s.takes = time.Hour },
+		"too late": func(s *keyServer) { s.takes = 3 * time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := serving(older)
+				keys := server.jwks(t)
+				wantKey(t, keys, "old", "", 0)
+				wantKey(t, keys, "new", auth.ReasonInvalid, 0) // its server is there, and has none
+				time.Sleep(30 * time.Second)
+				server.publish(newer)
+				server.set(func() { breaks(server) })
+				var takes time.Duration
+				if server.takes > 0 {
+					takes = 2 * time.Second
+				}
+				wantKey(t, keys, "new", auth.ReasonUnavailable, takes)
+				if server.takes > 0 {
+					wantKey(t, keys, "new", auth.ReasonInvalid, 0) // nothing has failed yet, and it does not wait
+					time.Sleep(8 * time.Second)
+					synctest.Wait()
+				}
+				if server.takes == 3*time.Second {
+					wantKey(t, keys, "new", "", 0)
+					return
+				}
+				for range 10 {
+					wantKey(t, keys, "new", auth.ReasonUnavailable, 0)
+					wantKey(t, keys, "old", "", 0)
+				}
+				server.set(func() { server.fails, server.status, server.raw, server.takes = nil, http.StatusOK, "", 0 })
+				time.Sleep(time.Minute)
+				wantKey(t, keys, "new", "", 0)
+				wantKey(t, keys, "old", auth.ReasonInvalid, 0)
+			})
+		})
+	}
+}
+
+// TestWithdrawnKeyOfRememberedTokens: tokens that are remembered have keys fetched again
+// too, without which a key that is withdrawn would count as long as they are.
+func TestWithdrawnKeyOfRememberedTokens(t *testing.T) {
+	t.Parallel()
+	first, second := newAuthority(t, "first"), newAuthority(t, "second")
+	synctest.Test(t, func(t *testing.T) {
+		server := serving(first)
+		v := first.verifier(t, func(c *auth.JWTConfig) {
+			c.Keys = server.jwks(t, func(c *auth.JWKSConfig) { c.MaxRefresh = 10 * time.Minute })
+			c.CacheTTL = 24 * time.Hour
+		})
+		token := with(first.sign(t, claims(24*time.Hour)))
+		remembered, reason := asks(t, v, token)
+		if reason != "" {
+			t.Fatal(reason)
+		}
+		server.publish(second)
+		server.set(func() { server.takes = time.Second })
+		for start := time.Now(); ; time.Sleep(time.Second) {
+			id, reason := asks(t, v, token)
+			took := time.Since(start)
+			if reason != "" {
+				if reason != auth.ReasonInvalid || took < 7*time.Minute {
+					t.Errorf("%q after %v", reason, took)
+				}
+				break
+			}
+			if id != remembered || took > 10*time.Minute {
+				t.Fatalf("%+v after %v", id, took)
+			}
+		}
+		server.wantFetches(t, 2)
+		// While the server is down they cause no more attempts than anything else.
+		server.publish(first)
+		time.Sleep(time.Minute)
+		if _, reason := asks(t, v, token); reason != "" {
+			t.Fatal(reason)
+		}
+		server.set(func() { server.fails = errors.New("down") })
+		time.Sleep(10 * time.Minute)
+		n := server.count()
+		for range 70 {
+			if _, reason := asks(t, v, token); reason != "" {
+				t.Fatal(reason)
+			}
+			time.Sleep(time.Second)
+		}
+		if got := server.count() - n; got < 5 || got > 7 {
+			t.Errorf("%d attempts in 70 s", got)
+		}
+		time.Sleep(time.Minute)
+	})
+}

@@ -57,9 +57,10 @@ type JWTConfig struct {
 
 	// Cache is how many tokens that were verified are remembered, so that they need
 	// not be again: each takes its length and about 500 bytes. The default is 4096, the
-	// limit 4 million, a negative number means none. CacheTTL is for how long, at most,
-	// and so how late it may be noticed that an issuer has withdrawn a key; the default
-	// is 5 minutes. Once it is noticed, nothing of the key is remembered.
+	// limit 4 million, a negative number means none. CacheTTL is for how long, at most;
+	// the default is 5 minutes. Nothing is remembered of a key that is withdrawn, from
+	// when the source of Keys knows of it: see [JWKSConfig].MaxRefresh. One that is not a
+	// [JWKS] may not hear of tokens that are remembered, and learn of it CacheTTL later.
 	Cache    int
 	CacheTTL time.Duration
 
@@ -99,6 +100,9 @@ func NewJWTVerifier(c JWTConfig) (Authenticator, error) {
 		v.types = []string{"", "jwt", "at+jwt"}
 	}
 	v.cache = newCache(max(v.Cache, 0))
+	if keys, ok := v.Keys.(*JWKS); ok {
+		v.refresh = keys.refresh
+	}
 	v.parser = jwt.NewParser(
 		jwt.WithValidMethods(v.Algorithms),
 		jwt.WithStrictDecoding(),

@@ -18,10 +18,11 @@ const verifyPatience = time.Second
 type verifier struct {
 	JWTConfig
 
-	types  []string // in lower case
-	cache  *cache
-	parser *jwt.Parser
-	checks chan struct{} // of signatures, at the same time
+	types   []string // in lower case
+	cache   *cache
+	refresh func(time.Time) <-chan struct{} // of the keys, when they are due; nil: they never are
+	parser  *jwt.Parser
+	checks  chan struct{} // of signatures, at the same time
 }
 
 // Authenticate implements [Authenticator].
@@ -32,11 +33,14 @@ func (v *verifier) Authenticate(ctx context.Context, r *Request) (*Identity, err
 	}
 	now, generation := time.Now(), v.Keys.Generation()
 	id, ok := v.cache.get(token, generation, now)
-	if !ok {
+	switch {
+	case !ok:
 		if id, err = v.verify(ctx, token); err != nil {
 			return nil, err
 		}
 		v.cache.put(&cached{strings.Clone(token), id, v.until(id, now), generation}, now)
+	case v.refresh != nil:
+		v.refresh(now) // nobody asks for its key, which may have been withdrawn
 	}
 	if v.Revoked == nil {
 		return id, nil
