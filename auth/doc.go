@@ -12,35 +12,66 @@
 //		Allow("/greet.v1.GreetService/GreetMany", auth.Roles("admin"))
 //	auths := auth.NewServerInterceptor(tokens, auth.WithPolicy(policy))
 //	mux.Handle(greetv1connect.NewGreetServiceHandler(greeter, auths.HandlerOption()))
+//	server := &http.Server{Handler: engine.Handler(mux)}
 //
-// Handlers get the caller's [Identity] with [FromContext].
+// Handlers get the caller's [Identity] with [FromContext]. Clients send the tokens of a
+// [TokenSource], usually one that is [Cached], with [NewClientInterceptor], and over
+// [HTTPClient], which refuses to send them without TLS.
 //
-// # Where
+// # Defaults
 //
-// HandlerOption has a gate: a request is refused before anything of it is decoded or
-// decompressed. connect.WithInterceptors(auths) alone works too, but connect decodes a
-// unary request first. Put a streamwrap.Engine around the server's mux: with it the
-// WWW-Authenticate header is a real one on every protocol, certificates of clients are
-// known, and a stream whose credential expires ends though its handler waits.
+// Everybody may do everything who is authenticated; with a [Policy] nobody may do
+// anything that it does not name. A [JWTConfig] without an issuer, audiences and keys is
+// an error; tokens need an expiry and a subject, clocks may differ by 30 s, and HMAC must
+// be asked for. Nobody is let in while it cannot be known who they are: not if an
+// [Authenticator] fails, panics, or has no answer.
 //
-// # Streams
+// Clients are told one of a few constant texts, with a google.rpc.ErrorInfo that has a
+// [Reason], and the challenge of RFC 6750, though never its status 400. What an
+// authenticator says beside that is for [WithObserver] only. If an issuer or a policy
+// engine is down the code is [connect.CodeUnavailable], with a google.rpc.RetryInfo,
+// never unauthenticated, for which clients would throw their tokens away.
+//
+// # Streaming
 //
 // A stream ends with its credential ([ErrExpired]), when it is revoked
 // ([Session.Revoke], [Interceptor.RevokeWhere]), at [WithMaxStreamAge], or when
 // [WithRevalidation] says so: its context ends, what its handler waits for returns, and
-// it cannot succeed any more. Without an Engine a handler that waits in Receive goes on
-// waiting. A client can renew its credential in a message, which the handler hands to
-// [Session.Renew]. [WithMessageAuthorizer] asks for each message.
+// it cannot succeed any more. A client can renew its credential in a message, which the
+// handler hands to [Session.Renew]. [WithMessageAuthorizer] asks for each message. A
+// client's stream is never made again because of its token: the next one has another.
 //
-// # Errors
+// Some of this takes a streamwrap.Engine around the server's mux:
 //
-// Clients are told one of a few constant texts, with a google.rpc.ErrorInfo that has a
-// [Reason]. What an authenticator says beside that is for [WithObserver] only. If an
-// issuer or a policy engine is down the code is [connect.CodeUnavailable], never
-// unauthenticated, for which clients would throw their tokens away.
+//	                                   with an Engine      without
+//	refused before it is decoded       yes                 yes
+//	WWW-Authenticate, Connect unary    header              header
+//	… gRPC-Web                         header              header
+//	… Connect streams                  header              metadata at the stream's end
+//	… gRPC over HTTP/2                 header              lost: net/http drops it from trailers
+//	certificates of clients ([MTLS])   known               every RPC fails
+//	a stream that must end             Receive returns,    the context ends; Receive and Send
+//	                                   the client is told  fail from the next one on
 //
-// # Clients
+// # Order
 //
-// [NewClientInterceptor] sends the tokens of a [TokenSource], usually one that is
-// [Cached]. [HTTPClient] refuses to send them without TLS.
+// On handlers, use HandlerOption, whose gate refuses a request before anything of it is
+// decoded; connect.WithInterceptors(auths) alone works too, but connect decodes a unary
+// request first. Gates run in the order of their options: limits on addresses belong in
+// front of it, limits on callers behind it. Interceptors that tell of RPCs, such as
+// tracing and logging, belong in front of it; but no interceptor sees an RPC that a gate
+// refuses: [WithObserver] does. On clients it belongs inside of retries, so that each
+// attempt has a fresh token.
+//
+// # Cost
+//
+// A token that was verified is remembered: then it costs about 100 ns and no allocation,
+// and the whole gate 300 ns and three allocations more than one that does nothing. A new
+// token costs what golang-jwt takes, of which a signature is nearly all (100 µs for
+// ES256), and no more signatures are checked at the same time than two for each
+// processor. What is no token is refused within 100 ns, whatever its length, and one of
+// another algorithm within a microsecond, both without an allocation. A decision by a
+// policy takes 30 ns. Nothing is allocated for a message, no goroutine runs for a stream
+// or a key, and memory is bounded: by [JWTConfig].Cache, half a MiB and 100 keys for an
+// issuer, and some hundred bytes for each open stream.
 package auth
