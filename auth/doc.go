@@ -41,7 +41,7 @@
 // handler hands to [Session.Renew]. [WithMessageAuthorizer] asks for each message. A
 // client's stream is never made again because of its token: the next one has another.
 //
-// Some of this takes a streamwrap.Engine around the server's mux:
+// Some of this takes a streamwrap.Engine around the server's mux (with HandlerOption):
 //
 //	                                   with an Engine      without
 //	refused before it is decoded       yes                 yes
@@ -56,12 +56,12 @@
 // # Order
 //
 // On handlers, use HandlerOption, whose gate refuses a request before anything of it is
-// decoded; connect.WithInterceptors(auths) alone works too, but connect decodes a unary
-// request first. Gates run in the order of their options: limits on addresses belong in
-// front of it, limits on callers behind it. Interceptors that tell of RPCs, such as
-// tracing and logging, belong in front of it; but no interceptor sees an RPC that a gate
-// refuses: [WithObserver] does. On clients it belongs inside of retries, so that each
-// attempt has a fresh token.
+// decoded. connect.WithInterceptors(auths) alone works too, and has real headers without
+// an Engine, but connect decodes a unary request first. Gates run in the order of their
+// options: limits on addresses belong in front of it, limits on callers behind it.
+// Interceptors that tell of RPCs, such as tracing and logging, belong in front of it; but
+// none sees an RPC that a gate refuses: [WithObserver] does. On clients it belongs inside
+// of retries, so that each attempt has a fresh token.
 //
 // # Cost
 //
