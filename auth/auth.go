@@ -47,7 +47,8 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 	if call.IsClient() {
 		return nil, nil, nil
 	}
-	id, err := authenticate(ctx, i.authenticator, &Request{Call: call, Header: call.RequestHeader()})
+	s := newStream(ctx, i, call)
+	id, err := authenticate(ctx, i.authenticator, &s.request)
 	if err == nil && i.policy != nil {
 		err = i.policy.decide(ctx, id, call)
 	}
@@ -55,8 +56,7 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 		return nil, nil, i.refuse(ctx, call, id, err)
 	}
 	i.notify(ctx, Event{Call: call, Identity: id})
-	s := newStream(ctx, i, call, id)
-	s.begin()
+	s.begin(id)
 	return (*streamContext)(s), s, nil
 }
 

@@ -127,16 +127,25 @@ func golangJWT(parser *jwt.Parser, a *authority, token string) error {
 // TestCostOfGate: with a token that is remembered the gate allocates its state, no more.
 func TestCostOfGate(t *testing.T) {
 	authenticates, nothing := gates(t)
-	with, without := testing.AllocsPerRun(200, authenticates), testing.AllocsPerRun(200, nothing)
+	with, without := leastAllocs(authenticates), leastAllocs(nothing)
 	t.Logf("%v allocations, %v without auth", with, without)
 	if with-without > gateAllocs {
 		t.Errorf("%v allocations more than a gate that does nothing, want %v", with-without, gateAllocs)
 	}
 }
 
-// gateAllocs is what the gate allocates for an RPC beside what every gate does: its
-// state, and what it tells the authenticator.
-const gateAllocs = 3
+// gateAllocs is what the gate allocates for an RPC beside what every gate does, one with
+// an empty state: that of this package.
+const gateAllocs = 1
+
+// leastAllocs measures a few times: RPCs end on goroutines of their own, some late.
+func leastAllocs(f func()) float64 {
+	least := testing.AllocsPerRun(200, f)
+	for range 4 {
+		least = min(least, testing.AllocsPerRun(200, f))
+	}
+	return least
+}
 
 func BenchmarkGate(b *testing.B) {
 	authenticates, nothing := gates(b)

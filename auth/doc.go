@@ -66,7 +66,7 @@
 // # Cost
 //
 // A token that was verified is remembered: then it costs about 100 ns and no allocation,
-// and the whole gate 300 ns and three allocations more than one that does nothing. A new
+// and the whole gate 300 ns and one allocation more than one that does nothing. A new
 // token costs what golang-jwt takes, of which a signature is nearly all (100 µs for
 // ES256), and no more signatures are checked at the same time than two for each
 // processor. What is no token is refused within 100 ns, whatever its length, and one of

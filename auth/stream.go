@@ -17,6 +17,7 @@ import (
 type stream struct {
 	i        *Interceptor
 	call     *streamwrap.Call
+	request  Request
 	parent   context.Context
 	identity atomic.Pointer[Identity]
 	session  Session
@@ -30,9 +31,8 @@ type stream struct {
 	checking bool      // one is under way
 }
 
-func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call, id *Identity) *stream {
-	s := &stream{i: i, call: call, parent: ctx}
-	s.identity.Store(id)
+func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call) *stream {
+	s := &stream{i: i, call: call, parent: ctx, request: Request{Call: call, Header: call.RequestHeader()}}
 	s.session.stream = s
 	return s
 }
@@ -40,8 +40,9 @@ func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call, id *I
 // streams reports whether the RPC is not unary.
 func (s *stream) streams() bool { return s.call.StreamType() != connect.StreamTypeUnary }
 
-// begin has the stream watched, if it may outlive what let it in.
-func (s *stream) begin() {
+// begin has a caller's stream watched, if it may outlive what let it in.
+func (s *stream) begin(id *Identity) {
+	s.identity.Store(id)
 	if !s.streams() {
 		return
 	}
