@@ -115,11 +115,14 @@ const retryDelay = time.Second
 func (r *rejection) coded(domain string) *connect.Error {
 	err := connect.NewError(texts[r.reason].code, r)
 	info := &errdetails.ErrorInfo{Reason: string(r.reason), Domain: domain}
+	if len(r.scopes) > 0 || r.stream {
+		info.Metadata = make(map[string]string)
+	}
 	if len(r.scopes) > 0 {
-		info.Metadata = map[string]string{"requiredScopes": strings.Join(r.scopes, " ")}
+		info.Metadata["requiredScopes"] = strings.Join(r.scopes, " ")
 	}
 	if r.stream {
-		info.Metadata = map[string]string{"phase": "stream"}
+		info.Metadata["phase"] = "stream"
 	}
 	rpcerror.Attach(err, info)
 	if r.reason == ReasonUnavailable {

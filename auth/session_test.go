@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/internal/conntest"
@@ -255,6 +256,26 @@ func TestRenewedIdentityMustPassThePolicy(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// TestRenewWithTooFewScopes: who renews is told the scopes that the stream takes, as who
+// opens one is.
+func TestRenewWithTooFewScopes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		scopes := []string{"read", "write"}
+		a := auth.AuthenticatorFunc(func(context.Context, *auth.Request) (*auth.Identity, error) {
+			id := &auth.Identity{Subject: "ada", Scopes: scopes}
+			scopes = scopes[:1]
+			return id, nil
+		})
+		i := auth.NewServerInterceptor(a, auth.WithPolicy(auth.NewPolicy().Allow("/streamwraptest.v1.TestService/", auth.Scopes("read", "write"))))
+		err := serve(t.Context(), i, "", func(ctx context.Context, s *auth.Session) error { return s.Renew(ctx, "x") })
+		wantStreamEnd(t, err, auth.ReasonScope, connect.CodePermissionDenied)
+		if got := details(t, err)[0].(*errdetails.ErrorInfo).GetMetadata()["requiredScopes"]; got != "read write" {
+			t.Errorf("it takes %q", got)
+		}
 	})
 }
 
