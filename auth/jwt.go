@@ -85,8 +85,8 @@ type JWTConfig struct {
 // Cost: a token that is remembered takes some hundred nanoseconds and no allocation;
 // another one a signature check, some 100 µs, of which twice as many run at the same time
 // as there are processors, and the others wait up to a second, and are then refused with
-// [ErrUnavailable]. What is refused without one takes a microsecond or two, and if it is
-// no token, or too long, a tenth of one.
+// [ErrUnavailable]. What is refused without one takes a microsecond or two, if it is not
+// long.
 func NewJWTVerifier(c JWTConfig) (Authenticator, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("auth: NewJWTVerifier: %w", err)
