@@ -16,7 +16,8 @@
 //
 // Handlers get the caller's [Identity] with [FromContext]. Clients send the tokens of a
 // [TokenSource], usually one that is [Cached], with [NewClientInterceptor], and over
-// [HTTPClient], which refuses to send them without TLS.
+// [HTTPClient], which refuses to send them without TLS. Adapters for golang.org/x/oauth2
+// and for a policy engine are among the repository's examples, to be copied.
 //
 // # Defaults
 //
