@@ -17,7 +17,7 @@ while (($#)) && [[ $1 != -- ]]; do
 	shift
 done
 (($#)) && shift
-((${#variants[@]})) || variants=(none interceptor engine both)
+((${#variants[@]})) || variants=(none interceptor engine both chain all)
 
 # The service of the suite, from the protos in its module.
 root=$(cd ../.. && pwd -P)

@@ -58,7 +58,7 @@ func callOnce(req *gen.ClientCompatRequest, transports *transports, v *variant) 
 	if err != nil {
 		return nil, err
 	}
-	options := []connect.ClientOption{connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())), v.option}
+	options := []connect.ClientOption{connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())), v.clientOption()}
 	if req.GetUseGetHttpMethod() {
 		options = append(options, connect.WithHTTPGet())
 	}

@@ -85,7 +85,7 @@ func runServer(in io.Reader, out io.Writer, v *variant) error {
 func newServer(req *gen.ServerCompatRequest, v *variant) (*http.Server, error) {
 	mux := http.NewServeMux()
 	mux.Handle(gen.NewConformanceServiceHandler(service{},
-		connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())), v.option))
+		connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())), v.handlerOption()))
 	server := &http.Server{
 		Handler:           v.wrapHandler(mux),
 		Protocols:         new(http.Protocols),
