@@ -40,7 +40,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 		var handler error
 		interceptor := auth.NewServerInterceptor(a.verifier(t, func(c *auth.JWTConfig) { c.Leeway = -1 }))
 		srv := c.Start(t, behind(interceptor, conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				for handler == nil {
 					handler = conn.Receive(&conntest.Message{})
 				}

@@ -1,7 +1,6 @@
 package auth_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -106,23 +105,5 @@ func wantReason(tb testing.TB, err error, reason auth.Reason, code connect.Code)
 	tb.Helper()
 	if got, _ := auth.ReasonOf(err); got != reason || connect.CodeOf(err) != code {
 		tb.Errorf("got %q, %v: %v; want %q, %v", got, connect.CodeOf(err), err, reason, code)
-	}
-}
-
-// handling returns the same handler for all streams.
-func handling(serve func(ctx context.Context, conn connect.StreamingHandlerConn) error) conntest.Service {
-	return conntest.Service{
-		Client: func(ctx context.Context, s *connect.ClientStream[conntest.Message]) (*connect.Response[conntest.Message], error) {
-			if err := serve(ctx, s.Conn()); err != nil {
-				return nil, err
-			}
-			return connect.NewResponse(conntest.Text("done")), nil
-		},
-		Server: func(ctx context.Context, _ *connect.Request[conntest.Message], s *connect.ServerStream[conntest.Message]) error {
-			return serve(ctx, s.Conn())
-		},
-		Bidi: func(ctx context.Context, s *connect.BidiStream[conntest.Message, conntest.Message]) error {
-			return serve(ctx, s.Conn())
-		},
 	}
 }

@@ -123,7 +123,7 @@ func TestMTLSStreamEndsWithTheCertificate(t *testing.T) {
 	conntest.Matrix{Transports: encrypted, Kinds: streaming}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		ca := newCertifier(t)
 		i := auth.NewServerInterceptor(auth.MTLS(auth.MTLSConfig{TrustDomain: "example.org"}))
-		srv := ca.startTLS(t, c, tls.RequireAndVerifyClientCert, behind(i, conntest.Config{Service: handling(idle)}), ca.issue(t, time.Minute, "spiffe://example.org/a"))
+		srv := ca.startTLS(t, c, tls.RequireAndVerifyClientCert, behind(i, conntest.Config{Service: conntest.ServeStreams(idle)}), ca.issue(t, time.Minute, "spiffe://example.org/a"))
 		start := time.Now()
 		wantStreamEnd(t, call(t.Context(), c, srv, nil, 0), auth.ReasonExpired, connect.CodeUnauthenticated)
 		if took := srv.WaitCalls(1)[0].Ended.Sub(start); took != time.Minute {

@@ -131,7 +131,7 @@ func TestRenewOverTheWire(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: []connect.StreamType{connect.StreamTypeBidi, connect.StreamTypeClient}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		a := newAuthority(t, "key")
 		i := auth.NewServerInterceptor(a.verifier(t, func(c *auth.JWTConfig) { c.Leeway = -1 }))
-		srv := c.Start(t, behind(i, conntest.Config{Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		srv := c.Start(t, behind(i, conntest.Config{Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 			s, _ := auth.SessionFromContext(ctx)
 			for {
 				m := &conntest.Message{}
@@ -327,7 +327,7 @@ func TestRevoke(t *testing.T) {
 			t.Parallel()
 			conntest.Matrix{Transports: web, Kinds: streaming}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				i := auth.NewServerInterceptor(living(0))
-				srv := c.Start(t, behind(i, conntest.Config{Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+				srv := c.Start(t, behind(i, conntest.Config{Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 					s, _ := auth.SessionFromContext(ctx)
 					time.AfterFunc(time.Second, func() { s.Revoke(tt.cause); s.Revoke(auth.ErrExpired) })
 					_ = idle(ctx, conn)

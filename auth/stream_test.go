@@ -171,7 +171,7 @@ func TestWhenStreamsEnd(t *testing.T) {
 					var began, ended atomic.Int64
 					i := auth.NewServerInterceptor(living(tt.life), append([]auth.Option{seen.option()}, tt.opts...)...)
 					srv := c.Start(t, behind(i, conntest.Config{
-						Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+						Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 							began.Store(time.Now().UnixNano())
 							err := tempo.serve(ctx, conn)
 							ended.Store(time.Now().UnixNano())
@@ -242,7 +242,7 @@ func TestIdleStreamEndsToTheInstant(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: streaming}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		a := newAuthority(t, "key")
 		i := auth.NewServerInterceptor(a.verifier(t, func(c *auth.JWTConfig) { c.Leeway = 7 * time.Second }))
-		srv := c.Start(t, behind(i, conntest.Config{Service: handling(idle)}))
+		srv := c.Start(t, behind(i, conntest.Config{Service: conntest.ServeStreams(idle)}))
 		start := time.Now()
 		wantStreamEnd(t, call(t.Context(), c, srv, with(a.sign(t, claims(time.Minute))), 0), auth.ReasonExpired, connect.CodeUnauthenticated)
 		// The token has no fractions of a second, and bubbles begin at a full one.
@@ -262,7 +262,7 @@ func TestWithoutEngine(t *testing.T) {
 		var after time.Duration
 		srv := c.Start(t, conntest.Config{
 			HandlerOptions: []connect.HandlerOption{i.HandlerOption()},
-			Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 				start := time.Now()
 				<-ctx.Done()
 				cause, after = context.Cause(ctx), time.Since(start)
@@ -322,7 +322,7 @@ func TestHangingRevalidation(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: streaming}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		i := auth.NewServerInterceptor(living(time.Minute), auth.WithRevalidation(40*time.Second,
 			func(ctx context.Context, _ *auth.Identity) error { <-ctx.Done(); return auth.ErrUnavailable }))
-		srv := c.Start(t, behind(i, conntest.Config{Service: handling(idle)}))
+		srv := c.Start(t, behind(i, conntest.Config{Service: conntest.ServeStreams(idle)}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		start := time.Now()
@@ -406,7 +406,7 @@ func TestRefusedMessageIsNotTheEnd(t *testing.T) {
 				}
 				return nil
 			}))
-		srv := c.Start(t, behind(i, conntest.Config{Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+		srv := c.Start(t, behind(i, conntest.Config{Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 			for conn.Receive(&conntest.Message{}) == nil {
 			}
 			return nil

@@ -21,7 +21,7 @@ import (
 // mute returns handlers that answer nothing, or some messages and no more, but
 // notice when their clients are gone.
 func mute(answers int) conntest.Service {
-	s := handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+	s := conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		for i := 0; ; i++ {
 			if i < answers {
 				if err := conn.Send(conntest.Text("answer")); err != nil {
@@ -283,7 +283,7 @@ func TestClientBlockedSend(t *testing.T) {
 			m.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				srv := c.Start(t, conntest.Config{
 					Window: 64 << 10,
-					Service: handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
+					Service: conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
 						select {
 						case <-ctx.Done():
 						case <-time.After(20 * time.Second): // HTTP/1 does not tell who does not read
@@ -458,7 +458,7 @@ func TestClientKeepsOtherErrors(t *testing.T) {
 					<-time.After(3*time.Second - early)
 					return connect.NewError(code, errors.New("the server's own words"))
 				}
-				service := handling(func(context.Context, connect.StreamingHandlerConn) error { return fail() })
+				service := conntest.ServeStreams(func(context.Context, connect.StreamingHandlerConn) error { return fail() })
 				service.Unary = func(context.Context, *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 					return nil, fail()
 				}

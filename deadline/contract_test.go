@@ -116,7 +116,7 @@ func TestWithoutEngine(t *testing.T) {
 				i := deadline.NewInterceptor(tt.policy)
 				srv := c.Start(t, conntest.Config{
 					HandlerOptions: []connect.HandlerOption{i.HandlerOption()},
-					Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+					Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 						if info, ok := deadline.FromContext(ctx); !ok || info.Enforceable {
 							t.Errorf("Info is %+v, %v", info, ok)
 						}

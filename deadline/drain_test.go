@@ -36,7 +36,7 @@ func isDone(d *deadline.Drainer) bool {
 
 // receiving is handlers that do what their clients say, which is nothing.
 func receiving() conntest.Service {
-	return handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+	return conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 		for {
 			if err := conn.Receive(&conntest.Message{}); err != nil {
 				return err
@@ -145,7 +145,7 @@ func TestDrainStubbornHandlers(t *testing.T) {
 				d := deadline.NewDrainer(grace)
 				var left results
 				srv := c.Start(t, draining(d, conntest.Config{
-					Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+					Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 						<-time.After(time.Minute)
 						if c.Kind != connect.StreamTypeClient {
 							_ = left.add(conn.Send(conntest.Text("too late")))
@@ -192,7 +192,7 @@ func TestDrainBlockedSend(t *testing.T) {
 		srv := c.Start(t, draining(d, conntest.Config{
 			Window:         64 << 10,
 			HandlerOptions: []connect.HandlerOption{connect.WithCompressMinBytes(1 << 30)},
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				for {
 					if err := conn.Send(large); err != nil {
 						return blocked.add(err)
@@ -260,7 +260,7 @@ func TestDrainAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := deadline.NewDrainer(5 * time.Second)
 		srv := conntest.Start(t, draining(d, conntest.Config{
-			Service: handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
 				<-ctx.Done()
 				<-time.After(4 * time.Second)
 				return ctx.Err()
@@ -403,7 +403,7 @@ func TestDrainWithoutEngine(t *testing.T) {
 		i := deadline.NewInterceptor(deadline.Policy{}, deadline.WithDrainer(d))
 		srv := conntest.Start(t, conntest.Config{
 			HandlerOptions: []connect.HandlerOption{i.HandlerOption()},
-			Service: handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error {
 				<-ctx.Done()
 				if reason, _ := deadline.ReasonOf(context.Cause(ctx)); reason != deadline.ReasonDraining {
 					t.Errorf("ended with %v", context.Cause(ctx))

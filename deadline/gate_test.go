@@ -258,7 +258,7 @@ func TestLateResponseOfStreams(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		i := deadline.NewInterceptor(deadline.Policy{Default: time.Second, LateResponse: deadline.Fail})
 		srv := c.Start(t, limited(i, conntest.Config{
-			Service: handling(func(context.Context, connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(context.Context, connect.StreamingHandlerConn) error {
 				time.Sleep(2 * time.Second)
 				return nil
 			}),

@@ -55,7 +55,7 @@ func TestHandlerLimits(t *testing.T) {
 			conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				var handlers results
 				srv := c.Start(t, limited(deadline.NewInterceptor(tt.policy), conntest.Config{
-					Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+					Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 						for {
 							if err := conn.Receive(&conntest.Message{}); err != nil {
 								return handlers.add(err)

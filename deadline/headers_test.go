@@ -63,7 +63,7 @@ func watching(s *timed) conntest.Service {
 		}
 		s.header = slices.Concat(h["Connect-Timeout-Ms"], h["Grpc-Timeout"])
 	}
-	service := handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+	service := conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		look(ctx, conn.RequestHeader())
 		return nil
 	})
@@ -381,7 +381,7 @@ func TestHandlerRaisesTimeouts(t *testing.T) {
 					return ctx.Err()
 				}
 			}
-			service := handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return serve(ctx) })
+			service := conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return serve(ctx) })
 			service.Unary = func(ctx context.Context, req *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 				return connect.NewResponse(req.Msg), serve(ctx)
 			}

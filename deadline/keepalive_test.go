@@ -223,7 +223,7 @@ func TestInterruptionIsForGood(t *testing.T) {
 		const limit = 3 * time.Second
 		var handlers results
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{ReceiveIdle: limit}), conntest.Config{
-			Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 				_ = conn.Receive(&conntest.Message{})
 				first := conn.Receive(&conntest.Message{})
 				time.Sleep(time.Second) // longer than any deadline of a connection
@@ -272,7 +272,7 @@ func TestReceiveLimitsSpareBusyHandler(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		const limit, messages = 3 * time.Second, 4
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{ReceiveIdle: limit}), conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				for received := 0; ; received++ {
 					err := conn.Receive(&conntest.Message{})
 					if errors.Is(err, io.EOF) && received == messages {
@@ -313,7 +313,7 @@ func TestReturnDoesNotWaitForReceive(t *testing.T) {
 		const limit = 3 * time.Second
 		left := make(chan error, 1)
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{Default: limit}), conntest.Config{
-			Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 				go func() {
 					var err error
 					for err == nil {
@@ -362,7 +362,7 @@ func TestWithoutEngineContextEnds(t *testing.T) {
 		var info deadline.Info
 		var handlers, ends results
 		srv := c.Start(t, alone(deadline.NewInterceptor(deadline.Policy{Default: limit}), conntest.Config{
-			Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 				info, _ = deadline.FromContext(ctx)
 				stop := context.AfterFunc(ctx, func() { _ = ends.add(context.Cause(ctx)) })
 				defer stop()

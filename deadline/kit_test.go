@@ -32,24 +32,6 @@ func limited(i *deadline.Interceptor, config conntest.Config) conntest.Config {
 	return config
 }
 
-// handling returns the same handler for all streams.
-func handling(serve func(ctx context.Context, conn connect.StreamingHandlerConn) error) conntest.Service {
-	return conntest.Service{
-		Client: func(ctx context.Context, s *connect.ClientStream[conntest.Message]) (*connect.Response[conntest.Message], error) {
-			if err := serve(ctx, s.Conn()); err != nil {
-				return nil, err
-			}
-			return connect.NewResponse(conntest.Text("done")), nil
-		},
-		Server: func(ctx context.Context, _ *connect.Request[conntest.Message], s *connect.ServerStream[conntest.Message]) error {
-			return serve(ctx, s.Conn())
-		},
-		Bidi: func(ctx context.Context, s *connect.BidiStream[conntest.Message, conntest.Message]) error {
-			return serve(ctx, s.Conn())
-		},
-	}
-}
-
 // open opens a stream of any kind and sends its first message. A server stream's
 // request is complete then, the others' are not.
 func open(ctx context.Context, t *testing.T, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {

@@ -121,7 +121,7 @@ func TestLifetimeGrace(t *testing.T) {
 				}
 				var interrupted, left results
 				srv := c.Start(t, limited(deadline.NewInterceptor(policy), conntest.Config{
-					Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+					Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 						if c.Kind != connect.StreamTypeServer { // its request is complete
 							for conn.Receive(&conntest.Message{}) == nil {
 							}
@@ -207,7 +207,7 @@ func TestHandlerErrors(t *testing.T) {
 		var handlers results
 		policy := deadline.Policy{ReceiveIdle: 3 * time.Second, Idle: 20 * time.Second, MaxLifetime: time.Minute}
 		srv := c.Start(t, limited(deadline.NewInterceptor(policy), conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				for {
 					if err := conn.Receive(&conntest.Message{}); err != nil {
 						return handlers.add(err)
@@ -262,7 +262,7 @@ func TestHandlerContextCause(t *testing.T) {
 						_ = ended.add(ctx.Err())
 						return of(ctx)
 					}
-					service := handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return run(ctx) })
+					service := conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return run(ctx) })
 					service.Unary = func(ctx context.Context, _ *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 						return nil, run(ctx)
 					}

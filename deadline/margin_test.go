@@ -24,7 +24,7 @@ func nested(t *testing.T, asks time.Duration, inner *deadline.Interceptor, call 
 			call(t, ctx, n)
 			return nil
 		}
-		service := handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return run(ctx) })
+		service := conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return run(ctx) })
 		service.Unary = func(ctx context.Context, _ *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 			return connect.NewResponse(conntest.Text("done")), run(ctx)
 		}
@@ -265,7 +265,7 @@ func TestHandlerInfo(t *testing.T) {
 					}
 					return nil
 				}
-				service := handling(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return check(ctx) })
+				service := conntest.ServeStreams(func(ctx context.Context, _ connect.StreamingHandlerConn) error { return check(ctx) })
 				service.Unary = func(ctx context.Context, _ *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
 					return connect.NewResponse(conntest.Text("done")), check(ctx)
 				}

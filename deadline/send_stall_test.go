@@ -34,7 +34,7 @@ func TestSendStallResetsStream(t *testing.T) {
 			var handlers, served results
 			var cause error
 			config := limited(deadline.NewInterceptor(deadline.Policy{SendStall: stall}), conntest.Config{
-				Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+				Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 					for {
 						if err := conn.Send(noise(32 << 10)); err != nil {
 							cause = context.Cause(ctx)
@@ -94,7 +94,7 @@ func TestSendStallSparesSlowReader(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		const messages, size = 16, 64 << 10
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{SendStall: stall}), conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				for range messages {
 					if err := conn.Send(noise(size)); err != nil {
 						return err
@@ -135,7 +135,7 @@ func TestSendStallEndsEarlyAnswer(t *testing.T) {
 	conntest.Matrix{Transports: []conntest.Transport{conntest.H1}, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		var handlers results
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{SendStall: stall}), conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				return handlers.add(conn.Send(conntest.Text("enough")))
 			}),
 		}))
@@ -164,7 +164,7 @@ func TestSendStallTellsBlockedSend(t *testing.T) {
 	conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		var handlers results
 		srv := c.Start(t, limited(deadline.NewInterceptor(deadline.Policy{SendStall: stall}), conntest.Config{
-			Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 				return handlers.add(conn.Send(noise(64 << 10)))
 			}),
 			Window: 16 << 10,
@@ -194,7 +194,7 @@ func TestSendStallOfClient(t *testing.T) {
 				continue // it has not, on HTTP/1.1, before the request is complete
 			}
 			srv := c.Start(t, conntest.Config{
-				Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+				Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 					if headers {
 						if err := conn.Send(nil); err != nil {
 							return err
@@ -245,7 +245,7 @@ func TestSendStallOfReceivingClient(t *testing.T) {
 	kinds := []connect.StreamType{connect.StreamTypeBidi}
 	conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		srv := c.Start(t, conntest.Config{
-			Service: handling(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+			Service: conntest.ServeStreams(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 				_ = conn.Send(conntest.Text("welcome"))
 				<-ctx.Done()
 				return ctx.Err()
@@ -430,7 +430,7 @@ func alone(i *deadline.Interceptor, config conntest.Config) conntest.Config {
 // failing returns handlers of all kinds that return an error, those of client
 // streams at the end of the request.
 func failing(err error) conntest.Service {
-	service := handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+	service := conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 		if conn.Spec().StreamType == connect.StreamTypeClient {
 			for conn.Receive(&conntest.Message{}) == nil {
 				continue

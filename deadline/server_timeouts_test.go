@@ -213,7 +213,7 @@ func TestWriteTimeoutReturnsAfterHandler(t *testing.T) {
 			var served results
 			start := time.Now()
 			config := limited(deadline.NewInterceptor(deadline.Policy{Max: time.Minute}), conntest.Config{
-				Service: handling(func(_ context.Context, conn connect.StreamingHandlerConn) error {
+				Service: conntest.ServeStreams(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 					time.Sleep(work)
 					// The first message leaves at once, the next one with a goroutine's help:
 					// Send does not wait for the client.
@@ -324,7 +324,7 @@ func TestRefusedStreamKeepsReadTimeout(t *testing.T) {
 			kinds := []connect.StreamType{connect.StreamTypeClient}
 			conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				srv := c.Start(t, limited(deadline.NewInterceptor(tt.policy), conntest.Config{
-					Service:    handling(func(context.Context, connect.StreamingHandlerConn) error { return refusal }),
+					Service:    conntest.ServeStreams(func(context.Context, connect.StreamingHandlerConn) error { return refusal }),
 					TuneServer: hurried(serverTimeout, 0),
 				}))
 				start := time.Now()

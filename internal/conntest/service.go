@@ -59,3 +59,21 @@ func (s Service) register(mux *http.ServeMux, opts ...connect.HandlerOption) {
 	mux.Handle(ServerProcedure, connect.NewServerStreamHandler(ServerProcedure, s.Server, opts...))
 	mux.Handle(BidiProcedure, connect.NewBidiStreamHandler(BidiProcedure, s.Bidi, opts...))
 }
+
+// ServeStreams returns a service with the same handler for all streams.
+func ServeStreams(serve func(ctx context.Context, conn connect.StreamingHandlerConn) error) Service {
+	return Service{
+		Client: func(ctx context.Context, s *connect.ClientStream[Message]) (*connect.Response[Message], error) {
+			if err := serve(ctx, s.Conn()); err != nil {
+				return nil, err
+			}
+			return connect.NewResponse(Text("done")), nil
+		},
+		Server: func(ctx context.Context, _ *connect.Request[Message], s *connect.ServerStream[Message]) error {
+			return serve(ctx, s.Conn())
+		},
+		Bidi: func(ctx context.Context, s *connect.BidiStream[Message, Message]) error {
+			return serve(ctx, s.Conn())
+		},
+	}
+}
