@@ -71,11 +71,15 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 // hold keeps what a gate opened, until an interceptor claims it or the request ends.
 func (c *Call) hold(g gated) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.gates.list = append(c.gates.list, g)
 	c.gates.left++
-	if _, told := c.Exchange(); !told && c.gates.stop == nil {
+	_, told := c.Exchange()
+	if !told && c.gates.stop == nil {
 		c.gates.stop = context.AfterFunc(c.scope.parent, c.refuseGated)
+	}
+	c.mu.Unlock()
+	if !told && c.scope.parent.Err() != nil {
+		c.refuseGated() // what runs at the end of the context may have run before
 	}
 }
 
