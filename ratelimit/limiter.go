@@ -9,7 +9,8 @@ import (
 // use.
 type Limiter interface {
 	// Take takes n events of a key's limit, all of them or none. An error means that
-	// the limiter cannot tell; it does not take anything then.
+	// the limiter cannot tell; it does not take anything then. What it was asked about
+	// may happen, unless the error is an [UnavailableError].
 	Take(ctx context.Context, key string, n int) (Result, error)
 
 	// Give gives back what was taken and has not happened.

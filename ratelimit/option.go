@@ -54,7 +54,7 @@ type Event struct {
 	OK      bool          // it may happen, perhaps after waiting
 	Waited  time.Duration // for its turn
 	DryRun  bool          // it happens all the same
-	Err     error         // the limiter's, which cannot tell: then it may happen
+	Err     error         // the limiter's, which cannot tell: see UnavailableError
 	Missing bool          // there was no key
 }
 

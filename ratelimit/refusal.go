@@ -50,18 +50,26 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 	if result.Never {
 		return err
 	}
-	delay := spread(result.RetryAfter)
-	rpcerror.Attach(err, retryInfo(delay))
+	postpone(call, err, result.RetryAfter)
 	if call.IsClient() {
 		return err
+	}
+	announce(call, []*share{{rule: r, result: result}})
+	return err
+}
+
+// postpone says in a refusal, and in the headers that go with it, when to come back.
+func postpone(call *streamwrap.Call, err *connect.Error, delay time.Duration) {
+	delay = spread(delay)
+	rpcerror.Attach(err, retryInfo(delay))
+	if call.IsClient() {
+		return
 	}
 	seconds := wholeSeconds(delay.Seconds())
 	if !call.SetResponseHeader("Retry-After", seconds) {
 		err.Meta().Set("Retry-After", seconds)
 	}
 	err.Meta().Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(min(delay.Milliseconds(), math.MaxInt32), 10))
-	announce(call, []*share{{rule: r, result: result}})
-	return err
 }
 
 // spread returns a delay that is up to a fifth longer, lest all that wait come back at

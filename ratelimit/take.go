@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
@@ -14,6 +15,7 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 	}
 	result, waited, err := s.ask(ctx, one, n)
 	one.result = result
+	var unavailable *UnavailableError
 	switch {
 	case err == nil && result.OK:
 		one.taken = n
@@ -23,6 +25,9 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 		return nil
 	case ctx.Err() != nil:
 		return rpcerror.OfContext(ctx.Err(), nil)
+	case errors.As(err, &unavailable) && !one.DryRun:
+		s.i.notify(ctx, s.call, Event{Rule: one.Name, Err: err, Waited: waited})
+		return unavailability(s.call, unavailable)
 	case err != nil: // nobody knows: the limiter has its own policy for that
 		s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Err: err})
 		return nil
