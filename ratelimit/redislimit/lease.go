@@ -1,0 +1,128 @@
+package redislimit
+
+import (
+	"math"
+	"time"
+
+	"github.com/interconnect-go/interconnect/ratelimit"
+)
+
+// lease is what is known of a key: tokens that were taken ahead, or that there are none.
+// Times are durations since the start of the Limiter.
+//
+// Redis gives all tokens back in the order in which they were taken. A token of a lease
+// that it has got back must not be used any more, or there were two: so at any time all
+// leases of all processes together have no more tokens than are in use for Redis, and
+// what they and Redis let happen from then on is the limit's.
+type lease struct {
+	tokens int           // to use
+	size   int           // as many were taken at once
+	over   time.Duration // when Redis has got all of them back, at the earliest
+	lapsed bool          // it has got some of them back before they were used
+
+	full  time.Duration // when all of the burst is there, if nobody takes more
+	needs int           // so many tokens are not there
+	until time.Duration // before then
+	ask   time.Duration // and Redis need not be asked before then
+
+	queue  []*waiter // who waits for an answer, the first in front
+	flight *flight   // the question that is under way
+}
+
+// terms is how leases of a limit are.
+type terms struct {
+	limit ratelimit.Limit
+	ahead int // tokens that are taken ahead at most
+}
+
+// tokensIn returns how many tokens come back in a time.
+func (t *terms) tokensIn(d time.Duration) float64 {
+	return d.Seconds() * float64(t.limit.Rate)
+}
+
+// timeOf returns how long it takes until tokens come back.
+func (t *terms) timeOf(tokens int) time.Duration {
+	d := math.Ceil(float64(tokens) / float64(t.limit.Rate) * float64(time.Second))
+	return time.Duration(min(d, float64(forever)))
+}
+
+// forever is long, but sums of it are still durations.
+const forever = time.Duration(math.MaxInt64 / 4)
+
+// lapse drops the tokens that Redis has got back.
+func (e *lease) lapse(now time.Duration, t *terms) {
+	if e.tokens == 0 {
+		return
+	}
+	if left := max(t.tokensIn(e.over-now), 0); left < float64(e.tokens) {
+		e.tokens, e.lapsed = int(left), true
+	}
+}
+
+// decide decides about n tokens, if it can without Redis.
+func (e *lease) decide(n int, now time.Duration, t *terms) (r ratelimit.Result, known bool) {
+	e.lapse(now, t)
+	missing := n - e.tokens
+	switch {
+	case missing <= 0:
+		e.tokens -= n
+		r = e.standing(now, t)
+		r.OK = true
+		return r, true
+	case now < e.ask && missing >= e.needs:
+		r = e.standing(now, t)
+		r.RetryAfter = max(e.ask, e.until+t.timeOf(missing-e.needs)) - now
+		return r, true
+	}
+	return ratelimit.Result{}, false
+}
+
+// standing returns a Result but for the decision.
+func (e *lease) standing(now time.Duration, t *terms) (r ratelimit.Result) {
+	r.ResetAfter = max(e.full-now, 0)
+	used := min(math.Ceil(t.tokensIn(r.ResetAfter)), float64(t.limit.Burst))
+	r.Remaining = min(t.limit.Burst-int(used)+e.tokens, t.limit.Burst)
+	return r
+}
+
+// give puts tokens back, as far as Redis has not got them back: then they are there for
+// all. If all of the lease is there, they were another one's, and are lost until Redis
+// gets them back.
+func (e *lease) give(n int, now time.Duration, t *terms) {
+	e.tokens += min(n, e.size-e.tokens)
+	e.lapse(now, t)
+}
+
+const (
+	// unasked is how long a burst that is used up is left alone, at most, until it is
+	// worth a lease; and askAnyway is when Redis is asked again all the same, since it
+	// may have been flushed.
+	unasked   = 10 * time.Millisecond
+	askAnyway = time.Second
+)
+
+// learn notes an answer that arrived now.
+func (e *lease) learn(f *flight, a answer, now time.Duration, t *terms) {
+	e.full = now + a.reset
+	e.needs, e.until, e.ask = 0, 0, 0
+	if a.retry > 0 {
+		e.needs, e.until = f.least, now+a.retry
+		e.ask = now + min(max(a.retry, min(t.timeOf(t.ahead-1), unasked)), askAnyway)
+	}
+	if a.taken > 0 {
+		// Redis has answered after it was asked, and has rounded up.
+		e.size, e.over, e.lapsed = a.taken, f.sent+a.reset-time.Microsecond, false
+	}
+}
+
+// idle reports how much is lost if a lease is forgotten: 0 if nothing.
+func (e *lease) idle(now time.Duration, t *terms) int {
+	e.lapse(now, t)
+	switch {
+	case e.tokens > 0:
+		return 2
+	case now < e.ask:
+		return 1
+	}
+	return 0
+}

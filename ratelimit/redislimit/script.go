@@ -1,0 +1,102 @@
+package redislimit
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/interconnect-go/interconnect/ratelimit"
+)
+
+//go:embed take.lua
+var script string
+
+const (
+	// unitBits make a unit 2^-20 of a token, and a burst of maxBurst tokens 2^53 units,
+	// which is as far as Lua's numbers are exact.
+	unitBits = 20
+	maxBurst = 1 << 33
+)
+
+// Evaler runs a Lua script on Redis. It must be safe for concurrent use, and return
+// soon after ctx ends.
+type Evaler interface {
+	// Eval runs a script, which is always the same one, by EVALSHA, or by EVAL if the
+	// server does not have it. There is one key, and each of args is a string. The
+	// reply is an array of integers.
+	Eval(ctx context.Context, script string, keys []string, args ...any) ([]int64, error)
+}
+
+// rueidisEvaler is an Evaler of rueidis.
+type rueidisEvaler struct {
+	client rueidis.Client
+	lua    *rueidis.Lua
+}
+
+func (e rueidisEvaler) Eval(ctx context.Context, _ string, keys []string, args ...any) ([]int64, error) {
+	list := make([]string, len(args))
+	for i, arg := range args {
+		list[i], _ = arg.(string)
+	}
+	return e.lua.Exec(ctx, e.client, keys, list).AsIntSlice()
+}
+
+// question is what the script is asked.
+type question struct {
+	key         string
+	least, most int // tokens
+	part        int // of what is there beyond least
+}
+
+// answer is what it says.
+type answer struct {
+	taken int
+	retry time.Duration // until there are least tokens again
+	reset time.Duration // until all of the burst is there
+}
+
+var errReply = errors.New("redislimit: unexpected reply of the script")
+
+// server is the limit as Redis keeps it.
+type server struct {
+	client Evaler
+	speed  string
+	burst  string
+}
+
+func newServer(client Evaler, limit ratelimit.Limit) server {
+	// A bit less than nearest, so that products in the script are never too large.
+	const below = 1 - 1.0/(1<<50)
+	speed := float64(limit.Rate) * (1 << unitBits) / 1e6 * below
+	return server{
+		client: client,
+		speed:  strconv.FormatFloat(speed, 'g', 17, 64),
+		burst:  strconv.Itoa(limit.Burst << unitBits),
+	}
+}
+
+// ask runs the script.
+func (s *server) ask(ctx context.Context, q question) (answer, error) {
+	reply, err := s.client.Eval(ctx, script, []string{q.key},
+		strconv.Itoa(q.least), strconv.Itoa(q.most), strconv.Itoa(q.part), s.speed, s.burst)
+	if err != nil {
+		return answer{}, err
+	}
+	if len(reply) != 3 || reply[0] < 0 || reply[0] > int64(q.most) || reply[1] < 0 || reply[2] < 0 {
+		return answer{}, errReply
+	}
+	return answer{
+		taken: int(reply[0]),
+		retry: micros(reply[1]),
+		reset: micros(reply[2]),
+	}, nil
+}
+
+func micros(n int64) time.Duration {
+	const ever = 1e15 // as in the script
+	return time.Duration(min(n, ever)) * time.Microsecond
+}
