@@ -54,9 +54,10 @@
 //
 // # Cost
 //
-// A decision from a lease takes a lock, reads the clock, and allocates nothing. A round
-// trip takes a goroutine. A busy key costs each process about Rate/lease round trips a
-// second, and never more than one at a time; a key that is used up costs at most 100.
-// Something is remembered of 65 536 keys, in 20 MB or less. Redis has about 100 bytes
-// for each key that is not full.
+// A decision from a lease, and a refusal that needs no Redis, takes a lock, reads the
+// clock, and allocates nothing. A round trip takes a goroutine. What keys cost does not
+// depend on how much they ask for: below the limit each process makes about Rate/lease
+// round trips a second for each key, and above it no more than 100, or Rate if that is
+// less, and twice as many at worst. Something is remembered of 65 536 keys, in 15 MB.
+// Redis has some 100 bytes for each key of which not all of the burst is there.
 package redislimit

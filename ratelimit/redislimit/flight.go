@@ -94,7 +94,7 @@ func (l *Limiter) land(s *shard, key string, e *lease, f *flight, a answer, err 
 	if a.taken == 0 {
 		e.give(f.hand, now, &l.terms)
 	}
-	e.learn(f, a, now, &l.terms)
+	e.learn(f, a, now)
 	if a.taken > 0 {
 		l.share(e, f, a.taken, now)
 	}

@@ -7,6 +7,7 @@ go 1.26.0
 replace github.com/interconnect-go/interconnect => ../..
 
 require (
+	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/interconnect-go/interconnect v0.0.0
 	github.com/redis/rueidis v1.0.79
 	github.com/yuin/gopher-lua v1.1.2

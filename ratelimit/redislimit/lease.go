@@ -20,14 +20,16 @@ type lease struct {
 	over   time.Duration // when Redis has got all of them back, at the earliest
 	lapsed bool          // it has got some of them back before they were used
 
+	left  int           // so many Redis had beside that
+	heard time.Duration // when it said so
 	full  time.Duration // when all of the burst is there, if nobody takes more
-	needs int           // so many tokens are not there
-	until time.Duration // before then
-	ask   time.Duration // and Redis need not be asked before then
 
 	queue  []*waiter // who waits for an answer, the first in front
 	flight *flight   // the question that is under way
 }
+
+// newLease returns the lease of a key of which nothing is known.
+func newLease(t *terms) *lease { return &lease{left: t.limit.Burst} }
 
 // terms is how leases of a limit are.
 type terms struct {
@@ -42,7 +44,7 @@ func (t *terms) tokensIn(d time.Duration) float64 {
 
 // timeOf returns how long it takes until tokens come back.
 func (t *terms) timeOf(tokens int) time.Duration {
-	d := math.Ceil(float64(tokens) / float64(t.limit.Rate) * float64(time.Second))
+	d := math.Floor(float64(tokens) / float64(t.limit.Rate) * float64(time.Second))
 	return time.Duration(min(d, float64(forever)))
 }
 
@@ -62,26 +64,40 @@ func (e *lease) lapse(now time.Duration, t *terms) {
 // decide decides about n tokens, if it can without Redis.
 func (e *lease) decide(n int, now time.Duration, t *terms) (r ratelimit.Result, known bool) {
 	e.lapse(now, t)
-	missing := n - e.tokens
-	switch {
-	case missing <= 0:
+	if n <= e.tokens {
 		e.tokens -= n
 		r = e.standing(now, t)
 		r.OK = true
 		return r, true
-	case now < e.ask && missing >= e.needs:
-		r = e.standing(now, t)
-		r.RetryAfter = max(e.ask, e.until+t.timeOf(missing-e.needs)) - now
-		return r, true
 	}
-	return ratelimit.Result{}, false
+	// When enough is there, if others take nothing. Redis rounds its time down.
+	there := e.full - t.timeOf(t.limit.Burst-(n-e.tokens)) + time.Microsecond
+	again := max(there, e.heard+t.pause())
+	if n-e.tokens <= e.left || now >= min(again, e.heard+askAnyway) {
+		return r, false
+	}
+	r = e.standing(now, t)
+	r.RetryAfter = again - now
+	return r, true
 }
+
+const (
+	// maxPause is how long Redis is not asked again after it has refused, at most, until
+	// there is enough for a lease; and askAnyway is when it is asked all the same, since
+	// it may have been flushed.
+	maxPause  = 10 * time.Millisecond
+	askAnyway = time.Second
+)
+
+// pause returns how long Redis is not asked again after it has refused.
+func (t *terms) pause() time.Duration { return min(t.timeOf(t.ahead-1), maxPause) }
 
 // standing returns a Result but for the decision.
 func (e *lease) standing(now time.Duration, t *terms) (r ratelimit.Result) {
 	r.ResetAfter = max(e.full-now, 0)
-	used := min(math.Ceil(t.tokensIn(r.ResetAfter)), float64(t.limit.Burst))
-	r.Remaining = min(t.limit.Burst-int(used)+e.tokens, t.limit.Burst)
+	used := math.Ceil(t.tokensIn(r.ResetAfter - time.Microsecond)) // which was rounded up
+	r.Remaining = t.limit.Burst - int(min(max(used, 0), float64(t.limit.Burst))) + e.tokens
+	r.Remaining = min(r.Remaining, t.limit.Burst)
 	return r
 }
 
@@ -93,22 +109,9 @@ func (e *lease) give(n int, now time.Duration, t *terms) {
 	e.lapse(now, t)
 }
 
-const (
-	// unasked is how long a burst that is used up is left alone, at most, until it is
-	// worth a lease; and askAnyway is when Redis is asked again all the same, since it
-	// may have been flushed.
-	unasked   = 10 * time.Millisecond
-	askAnyway = time.Second
-)
-
 // learn notes an answer that arrived now.
-func (e *lease) learn(f *flight, a answer, now time.Duration, t *terms) {
-	e.full = now + a.reset
-	e.needs, e.until, e.ask = 0, 0, 0
-	if a.retry > 0 {
-		e.needs, e.until = f.least, now+a.retry
-		e.ask = now + min(max(a.retry, min(t.timeOf(t.ahead-1), unasked)), askAnyway)
-	}
+func (e *lease) learn(f *flight, a answer, now time.Duration) {
+	e.left, e.heard, e.full = a.left, now, now+a.reset
 	if a.taken > 0 {
 		// Redis has answered after it was asked, and has rounded up.
 		e.size, e.over, e.lapsed = a.taken, f.sent+a.reset-time.Microsecond, false
@@ -121,7 +124,7 @@ func (e *lease) idle(now time.Duration, t *terms) int {
 	switch {
 	case e.tokens > 0:
 		return 2
-	case now < e.ask:
+	case now < e.full:
 		return 1
 	}
 	return 0

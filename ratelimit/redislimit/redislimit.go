@@ -140,7 +140,7 @@ func (l *Limiter) peek(key string) ratelimit.Result {
 	defer s.mu.Unlock()
 	e := s.leases[key]
 	if e == nil {
-		e = &lease{}
+		e = newLease(&l.terms)
 	}
 	now := l.now()
 	e.lapse(now, &l.terms)

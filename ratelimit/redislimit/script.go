@@ -55,7 +55,7 @@ type question struct {
 // answer is what it says.
 type answer struct {
 	taken int
-	retry time.Duration // until there are least tokens again
+	left  int           // after that
 	reset time.Duration // until all of the burst is there
 }
 
@@ -86,17 +86,9 @@ func (s *server) ask(ctx context.Context, q question) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if len(reply) != 3 || reply[0] < 0 || reply[0] > int64(q.most) || reply[1] < 0 || reply[2] < 0 {
+	const ever = 1e15 // microseconds, as in the script
+	if len(reply) != 3 || reply[0] < 0 || reply[0] > int64(q.most) || reply[1] < 0 || reply[2] < 0 || reply[2] > ever {
 		return answer{}, errReply
 	}
-	return answer{
-		taken: int(reply[0]),
-		retry: micros(reply[1]),
-		reset: micros(reply[2]),
-	}, nil
-}
-
-func micros(n int64) time.Duration {
-	const ever = 1e15 // as in the script
-	return time.Duration(min(n, ever)) * time.Microsecond
+	return answer{taken: int(reply[0]), left: int(reply[1]), reset: time.Duration(reply[2]) * time.Microsecond}, nil
 }

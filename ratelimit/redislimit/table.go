@@ -46,7 +46,7 @@ func (s *shard) lease(key string, now time.Duration, t *terms) *lease {
 		if len(s.leases) >= maxLeases/shards {
 			s.evict(now, t)
 		}
-		e = &lease{}
+		e = newLease(t)
 		s.leases[strings.Clone(key)] = e // it may be a part of something large
 	}
 	return e

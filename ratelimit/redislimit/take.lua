@@ -5,8 +5,8 @@
 --
 -- ARGV: how many tokens are needed, how many are wanted at most, which part of what
 -- more there is may be taken, units that come back in a microsecond, units of the burst.
--- Returned: how many were taken, all of the needed ones or none; microseconds until
--- there are as many again as are needed; microseconds until all of the burst is there.
+-- Returned: how many were taken, all of the needed ones or none; how many are left;
+-- microseconds until all of the burst is there.
 local unit, ever = 1048576, 1e15
 local least, most, part = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local speed, burst = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -25,17 +25,14 @@ end
 -- A clock that goes back gives nothing, and takes nothing away.
 used = math.max(used - math.floor(math.max(now - last, 0) * speed), 0)
 
-local function after(units)
-  return math.min(math.ceil(math.max(units, 0) / speed), ever)
-end
-
 local taken = 0
 local free = math.floor((burst - used) / unit)
 if free >= least then
   taken = math.min(most, least + math.floor((free - least) / part))
   used = used + taken * unit
 end
+local reset = math.min(math.ceil(used / speed), ever)
 if taken > 0 or now < last then
-  redis.call('SET', KEYS[1], string.format('%.0f %.0f', now, used), 'PX', string.format('%.0f', after(used) / 1000 + 1))
+  redis.call('SET', KEYS[1], string.format('%.0f %.0f', now, used), 'PX', string.format('%.0f', reset / 1000 + 1))
 end
-return {taken, after(used + least * unit - burst), after(used)}
+return {taken, math.max(free - taken, 0), reset}
