@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/interconnect-go/interconnect/ratelimit"
+
 	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 )
 

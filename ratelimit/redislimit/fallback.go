@@ -3,9 +3,8 @@ package redislimit
 import (
 	"context"
 
-	"golang.org/x/time/rate"
-
 	"github.com/interconnect-go/interconnect/ratelimit"
+	"golang.org/x/time/rate"
 )
 
 // part returns what this process may allow alone.

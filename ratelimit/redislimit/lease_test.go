@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/interconnect-go/interconnect/ratelimit"
+
 	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 )
 

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interconnect-go/interconnect/ratelimit"
 	lua "github.com/yuin/gopher-lua"
 	"github.com/yuin/gopher-lua/parse"
 
-	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 )
 

@@ -36,12 +36,9 @@ type config struct {
 	replicas int
 }
 
-func newConfig(function string, opts []Option) config {
+func newConfig(opts []Option) config {
 	c := config{timeout: DefaultTimeout, onError: FallbackLocal, replicas: 1}
 	for _, o := range opts {
-		if o == nil {
-			panic(fmt.Sprintf("redislimit: %s: nil Option", function))
-		}
 		o.apply(&c)
 	}
 	return c

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,9 +16,9 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/redis/rueidis"
 
-	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 )
 
@@ -66,7 +67,7 @@ func anyRedis(tb testing.TB) address {
 func ownRedis(tb testing.TB) (addr address, kill func()) {
 	tb.Helper()
 	if path, err := exec.LookPath("redis-server"); err == nil {
-		dir, err := os.MkdirTemp("", "redis") // TempDir's may be too long for a socket
+		dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // its path may be too long for a socket
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -218,11 +219,11 @@ func TestContention(t *testing.T) {
 				for i := range 200 {
 					key := i % len(counts)
 					n := 1 + i%3
-					if !take(t, l, fmt.Sprint(key), n).OK {
+					if !take(t, l, strconv.Itoa(key), n).OK {
 						continue
 					}
 					if i%7 == 0 {
-						l.Give(t.Context(), fmt.Sprint(key), n)
+						l.Give(t.Context(), strconv.Itoa(key), n)
 					} else {
 						counts[key].Add(int64(n))
 					}

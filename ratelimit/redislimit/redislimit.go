@@ -2,14 +2,15 @@ package redislimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/interconnect-go/interconnect/ratelimit"
+	"github.com/redis/rueidis"
 )
 
 // Limiter limits keys for all processes that use the same Redis. It implements
@@ -39,7 +40,10 @@ func New(client rueidis.Client, name string, limit ratelimit.Limit, opts ...Opti
 	if client == nil {
 		panic("redislimit: New: nil client")
 	}
-	return newLimiter("New", rueidisEvaler{client, rueidis.NewLuaScript(script)}, name, limit, opts)
+	if err := check(name, limit, opts); err != nil {
+		panic(fmt.Sprintf("redislimit: New: %v", err))
+	}
+	return newLimiter(rueidisEvaler{client, rueidis.NewLuaScript(script)}, name, limit, opts)
 }
 
 // NewWithEvaler is New for another client of Redis.
@@ -47,32 +51,38 @@ func NewWithEvaler(client Evaler, name string, limit ratelimit.Limit, opts ...Op
 	if client == nil {
 		panic("redislimit: NewWithEvaler: nil client")
 	}
-	return newLimiter("NewWithEvaler", client, name, limit, opts)
+	if err := check(name, limit, opts); err != nil {
+		panic(fmt.Sprintf("redislimit: NewWithEvaler: %v", err))
+	}
+	return newLimiter(client, name, limit, opts)
 }
 
-func newLimiter(function string, client Evaler, name string, limit ratelimit.Limit, opts []Option) *Limiter {
-	fail := func(what any) { panic(fmt.Sprintf("redislimit: %s: %v", function, what)) }
-	if name == "" || len(name) > maxKeyBytes || strings.ContainsAny(name, "{}") {
-		fail(fmt.Sprintf("name is not of 1 to %d bytes without braces: %q", maxKeyBytes, name))
+// check returns what is wrong with a constructor's arguments.
+func check(name string, limit ratelimit.Limit, opts []Option) error {
+	switch {
+	case name == "" || len(name) > maxKeyBytes || strings.ContainsAny(name, "{}"):
+		return fmt.Errorf("name is not of 1 to %d bytes without braces: %q", maxKeyBytes, name)
+	case limit.Burst > maxBurst:
+		return fmt.Errorf("burst is above 1<<33: %d", limit.Burst)
+	case slices.Contains(opts, nil):
+		return errors.New("nil Option")
 	}
-	if err := limit.Validate(); err != nil {
-		fail(err)
-	}
-	if limit.Burst > maxBurst {
-		fail(fmt.Sprintf("burst is above 1<<33: %d", limit.Burst))
-	}
+	return limit.Validate()
+}
+
+func newLimiter(client Evaler, name string, limit ratelimit.Limit, opts []Option) *Limiter {
 	l := &Limiter{
-		config: newConfig(function, opts),
+		config: newConfig(opts),
 		prefix: name + ":",
 		server: newServer(client, limit),
 		start:  time.Now(),
 		table:  newTable(),
 	}
-	l.terms = terms{limit: limit, ahead: l.lease}
+	l.ahead = l.lease
 	if l.ahead == 0 {
 		l.ahead = max(limit.Burst/10, 1)
 	}
-	l.ahead = min(l.ahead, limit.Burst)
+	l.terms = terms{limit: limit, ahead: min(l.ahead, limit.Burst)}
 	if l.onError == FallbackLocal {
 		l.local = ratelimit.NewKeyed(l.part())
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/interconnect-go/interconnect/ratelimit"
+	"golang.org/x/time/rate"
+
 	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 )
 
@@ -39,8 +41,8 @@ func TestMisuse(t *testing.T) {
 		{limit(ratelimit.Limit{Burst: 1}), "redislimit: NewWithEvaler: rate"},
 		{limit(ratelimit.Limit{Rate: 1e11, Burst: 1}), "redislimit: NewWithEvaler: rate"},
 		{limit(ratelimit.Per(1, 0)), "redislimit: NewWithEvaler: rate"},
-		{limit(ratelimit.Limit{Rate: ratelimit.Limit{}.Rate * 0, Burst: 1}), "redislimit: NewWithEvaler: rate"},
-		{limit(nan()), "redislimit: NewWithEvaler: rate"},
+		{limit(ratelimit.Limit{Rate: rate.Inf, Burst: 1}), "redislimit: NewWithEvaler: rate"},
+		{limit(ratelimit.Limit{Rate: rate.Limit(math.NaN()), Burst: 1}), "redislimit: NewWithEvaler: rate"},
 		{func() { redislimit.WithLease(0) }, "redislimit: WithLease: below 1: 0"},
 		{func() { redislimit.WithTimeout(0) }, "redislimit: WithTimeout: not positive: 0s"},
 		{func() { redislimit.WithTimeout(-1) }, "redislimit: WithTimeout: not positive: -1ns"},
@@ -56,15 +58,4 @@ func TestMisuse(t *testing.T) {
 			tt.misuse()
 		}()
 	}
-}
-
-func nan() ratelimit.Limit {
-	l := ratelimit.Limit{Burst: 1}
-	l.Rate -= 1
-	l.Rate = l.Rate / l.Rate * 0
-	l.Rate /= l.Rate
-	if !math.IsNaN(float64(l.Rate)) {
-		panic("a number")
-	}
-	return l
 }

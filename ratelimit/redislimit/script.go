@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/interconnect-go/interconnect/ratelimit"
+	"github.com/redis/rueidis"
 )
 
 //go:embed take.lua
