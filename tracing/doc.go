@@ -1,0 +1,2 @@
+// Package tracing placeholder.
+package tracing
