@@ -48,6 +48,8 @@ type Call struct {
 	attempts []attemptLayer
 	gated    []*gated
 
+	oneAttempt [1]attemptLayer // room for attempts: there is rarely another
+
 	parts  parts
 	staged http.Header    // request headers, before there is a request
 	client *clientStream  // streaming clients, from the start

@@ -52,6 +52,7 @@ type group struct {
 	// end, written by whoever claimed it and read once it is done
 	terminal
 
+	facts      End   // what the End hooks are told
 	cause      error // of the context's end, if it came first
 	concluding bool  // Return hooks run
 
