@@ -159,7 +159,9 @@ func modes() map[string]func(...tracing.Option) *tracing.Interceptor {
 func bare() connect.Interceptor {
 	type nothing struct{}
 	return streamwrap.NewInterceptor(streamwrap.Hooks[nothing]{
-		Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) { return nil, &nothing{}, nil },
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) {
+			return nil, &nothing{}, nil
+		},
 	})
 }
 

@@ -68,11 +68,11 @@ func (e *MessageEvents) selects(seq int64, gap time.Duration) bool {
 	return seq <= int64(e.First) || e.Every > 0 && seq%int64(e.Every) == 0 || e.Gap > 0 && gap >= e.Gap
 }
 
-// eventCount counts the events that a span should have had.
-type eventCount struct{ atomic.Int64 }
-
-// dropped returns how many it does not have.
-func (n *eventCount) dropped(e *MessageEvents) int64 { return max(n.Load()-e.max(), 0) }
+// eventLogs are the events of a stream.
+type eventLogs struct {
+	selected       atomic.Int64 // recorded at once, or left out because there were too many
+	sent, received eventLog
+}
 
 // eventLog is the events of one direction. Only its side touches it, and the end.
 type eventLog struct {
@@ -101,7 +101,7 @@ func (l *eventLog) add(s *stream, direction string, m *streamwrap.Message) {
 	policy := &s.i.events
 	switch {
 	case policy.selects(e.seq, e.gap):
-		if s.events.Add(1) <= policy.max() {
+		if s.events.selected.Add(1) <= policy.max() {
 			e.tell(s.span, direction)
 		}
 	case policy.Last > 0 && len(l.kept) < policy.Last:

@@ -83,9 +83,6 @@ func (f *facts) details(c *config) []attribute.KeyValue {
 	if f.protocol == connect.ProtocolGRPCWeb {
 		attributes = append(attributes, protocolKey.String(f.protocol))
 	}
-	if f.streams() {
-		attributes = append(attributes, streamTypeKey.String(f.kind.String()))
-	}
 	if f.idempotency != connect.IdempotencyUnknown {
 		attributes = append(attributes, idempotencyKey.String(f.idempotency.String()))
 	}

@@ -23,6 +23,9 @@ func (s *stream) start(untrusted trace.SpanContext) {
 	if s.recording = s.span.IsRecording(); !s.recording {
 		return
 	}
+	if s.i.events.on() {
+		s.events = &eventLogs{}
+	}
 	if s.i.spanAttributes != nil {
 		s.span.SetAttributes(s.i.spanAttributes(s.Context, s.call)...)
 	}
@@ -69,13 +72,15 @@ type timedSpan interface {
 
 // describe tells the span how the RPC ended.
 func (s *stream) describe(c *conclusion, r *result) {
-	s.sentEvents.finish(s, directionTransmit)
-	s.receivedEvents.finish(s, directionReceive)
+	if s.events != nil {
+		s.events.sent.finish(s, directionTransmit)
+		s.events.received.finish(s, directionReceive)
+	}
 	if s.call.IsClient() && len(s.i.responseHeaders) > 0 {
 		s.tellHeaders(s.i.responseHeaders, s.answered(c))
 	}
 	attributes := r.span
-	if more := s.summary(c); len(more) > 0 {
+	if more := s.summary(c, len(r.span)); len(more) > 0 {
 		attributes = append(more, attributes...)
 	}
 	s.span.SetAttributes(attributes...)
@@ -84,15 +89,28 @@ func (s *stream) describe(c *conclusion, r *result) {
 	}
 }
 
+// An ordinary stream has so many attributes in its summary, others up to so many.
+const (
+	ordinarySummary = 3
+	longestSummary  = 13
+)
+
 // summary returns what a span tells of the whole RPC, nil for the most ordinary.
-func (s *stream) summary(c *conclusion) []attribute.KeyValue {
+// What went well has few attributes: from nine on the SDK needs a map for them. There
+// is room for more in the slice.
+func (s *stream) summary(c *conclusion, room int) []attribute.KeyValue {
 	streams, ordinary := s.method().streams(), c.ending == 0 && !c.differs
 	if ordinary && !streams && c.sentBytes < 0 && c.receivedBytes < 0 && !s.i.peerAddress {
 		return nil
 	}
-	attributes := make([]attribute.KeyValue, 0, 12+len(s.method().attributes))
-	if !ordinary || streams {
-		attributes = append(attributes, outcomeKey.String(c.outcome.String()))
+	size := longestSummary
+	if ordinary && c.sentBytes < 0 && c.receivedBytes < 0 && !s.i.peerAddress && s.events == nil {
+		size = ordinarySummary
+	}
+	attributes := make([]attribute.KeyValue, 0, size+room)
+	if !ordinary {
+		attributes = append(attributes, outcomeKey.String(c.outcome.String()),
+			streamTypeKey.String(s.method().kind.String()))
 	}
 	if c.differs {
 		attributes = append(attributes, handlerCodeKey.String(s.i.spell(c.handler)))
@@ -109,8 +127,10 @@ func (s *stream) summary(c *conclusion) []attribute.KeyValue {
 	if c.receivedBytes >= 0 {
 		attributes = append(attributes, bytesReceivedKey.Int64(c.receivedBytes))
 	}
-	if dropped := s.events.dropped(&s.i.events); dropped > 0 {
-		attributes = append(attributes, eventsDroppedKey.Int64(dropped))
+	if s.events != nil {
+		if dropped := s.events.selected.Load() - s.i.events.max(); dropped > 0 {
+			attributes = append(attributes, eventsDroppedKey.Int64(dropped))
+		}
 	}
 	return s.i.filtered(append(attributes, s.addresses()...))
 }

@@ -31,14 +31,12 @@ type stream struct {
 	live      atomic.Pointer[live]   // from when the stream is open; nil for unary RPCs
 
 	// send side
-	sentBytes  int64 // in live
-	sentEvents eventLog
+	sentBytes int64 // in live
 
 	// receive side
-	receivedBytes  int64
-	receivedEvents eventLog
+	receivedBytes int64
 
-	events   eventCount
+	events   *eventLogs // nil: none
 	attempts attempts
 }
 
@@ -106,8 +104,8 @@ func (s *stream) messageSent(_ context.Context, m *streamwrap.Message) {
 			s.firstMessage()
 		}
 	}
-	if s.recording && s.i.events.on() {
-		s.sentEvents.add(s, directionTransmit, m)
+	if s.events != nil {
+		s.events.sent.add(s, directionTransmit, m)
 	}
 }
 
@@ -123,8 +121,8 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 			s.firstMessage()
 		}
 	}
-	if s.recording && s.i.events.on() {
-		s.receivedEvents.add(s, directionReceive, m)
+	if s.events != nil {
+		s.events.received.add(s, directionReceive, m)
 	}
 	return nil
 }

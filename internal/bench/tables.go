@@ -41,6 +41,8 @@ func Sections() []Section {
 		protocolTable(),
 		tunedTable(),
 		retryTable(),
+		tracingTable(),
+		tracingCostTable(),
 	}
 }
 
