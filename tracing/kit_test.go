@@ -2,9 +2,9 @@ package tracing_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"slices"
-	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -157,8 +157,40 @@ func codeName(code connect.Code) string {
 	return names[code]
 }
 
-// results collects errors of handlers.
-type results struct {
-	mu   sync.Mutex
-	errs []error
+// open opens a stream of any kind and sends its first message. A server stream's
+// request is complete then, the others' are not.
+func open(ctx context.Context, t *testing.T, clients *conntest.Clients, kind connect.StreamType, header http.Header) connect.StreamingClientConn {
+	t.Helper()
+	var conn connect.StreamingClientConn
+	var err error
+	switch kind {
+	case connect.StreamTypeClient:
+		stream := clients.Client.CallClientStream(ctx)
+		conn, err = stream.Conn()
+	case connect.StreamTypeServer:
+		req := connect.NewRequest(conntest.Text("first"))
+		maps.Copy(req.Header(), header)
+		stream, failed := clients.Server.CallServerStream(ctx, req)
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		conn, err = stream.Conn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	default:
+		conn, err = clients.Bidi.CallBidiStream(ctx).Conn()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(conn.RequestHeader(), header)
+	if err := conn.Send(conntest.Text("first")); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
+
+// streams are the kinds of RPCs that are not unary.
+var streams = []connect.StreamType{connect.StreamTypeClient, connect.StreamTypeServer, connect.StreamTypeBidi}
