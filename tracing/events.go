@@ -77,17 +77,18 @@ type eventLogs struct {
 // eventLog is the events of one direction. Only its side touches it, and the end.
 type eventLog struct {
 	last time.Time // of the message before
-	kept []event   // a ring of messages that may be the last
+	kept []event   // a ring of the last messages so far
 	next int       // the oldest of kept, once that is full
 }
 
-// event is a message that was, or may be, told of.
+// event is a message that is, or may be, told of.
 type event struct {
 	at   time.Time
 	seq  int64
 	gap  time.Duration
 	size int // -1: unknown
 	zip  bool
+	told bool
 }
 
 // add takes notice of a message.
@@ -99,14 +100,15 @@ func (l *eventLog) add(s *stream, direction string, m *streamwrap.Message) {
 	e := event{at: now, seq: m.Seq, gap: now.Sub(l.last), size: m.WireBytes, zip: m.Compressed}
 	l.last = now
 	policy := &s.i.events
+	if policy.selects(e.seq, e.gap) && s.events.selected.Add(1) <= policy.max() {
+		e.tell(s.span, direction)
+		e.told = true
+	}
 	switch {
-	case policy.selects(e.seq, e.gap):
-		if s.events.selected.Add(1) <= policy.max() {
-			e.tell(s.span, direction)
-		}
-	case policy.Last > 0 && len(l.kept) < policy.Last:
+	case policy.Last == 0:
+	case len(l.kept) < policy.Last:
 		l.kept = append(l.kept, e)
-	case policy.Last > 0:
+	default:
 		l.kept[l.next] = e
 		l.next = (l.next + 1) % policy.Last
 	}
@@ -115,8 +117,9 @@ func (l *eventLog) add(s *stream, direction string, m *streamwrap.Message) {
 // finish tells of the last messages that were not told of before.
 func (l *eventLog) finish(s *stream, direction string) {
 	for i := range l.kept {
-		e := &l.kept[(l.next+i)%len(l.kept)]
-		e.tell(s.span, direction)
+		if e := &l.kept[(l.next+i)%len(l.kept)]; !e.told {
+			e.tell(s.span, direction)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 // the exporter reads it. Its two sides are on cache lines of their own: they belong
 // to different goroutines.
 type live struct {
+	used      atomic.Bool // there was a stream that metrics are wanted of
 	active    atomic.Int64
 	abandoned atomic.Int64
 
@@ -68,8 +69,19 @@ type liveInstruments struct {
 	abandoned metric.Int64ObservableCounter // clients
 }
 
+// open counts a stream that is open.
+func (l *live) open() {
+	l.active.Add(1)
+	if !l.used.Load() {
+		l.used.Store(true)
+	}
+}
+
 // observe tells an exporter of a series.
 func (l *live) observe(o metric.Observer, i *liveInstruments) {
+	if !l.used.Load() {
+		return
+	}
 	o.ObserveInt64(i.active, l.active.Load(), l.attributes...)
 	if n := l.abandoned.Load(); n > 0 {
 		o.ObserveInt64(i.abandoned, n, l.attributes...)

@@ -54,7 +54,7 @@ func (s *stream) method() *method { return s.prepared.Load() }
 // join counts a stream that is open.
 func (s *stream) join() {
 	if l := s.method().series.live; l != nil && s.measured && s.i.streamMetrics {
-		l.active.Add(1)
+		l.open()
 		s.live.Store(l)
 	}
 }
