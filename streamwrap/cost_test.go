@@ -191,8 +191,8 @@ func TestStreamAllocations(t *testing.T) {
 	}{
 		{true, 1, 7},
 		{true, 6, 7},
-		{false, 1, 2},
-		{false, 6, 2},
+		{false, 1, 1},
+		{false, 6, 1},
 	} {
 		t.Run(fmt.Sprintf("%s/interceptors=%d", sideName(tt.client), tt.interceptors), func(t *testing.T) {
 			run := onStream(countingChain(tt.interceptors, false), tt.client, func(s stream) {
