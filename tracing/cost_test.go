@@ -2,9 +2,9 @@ package tracing_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -155,35 +155,103 @@ func modes() map[string]func(...tracing.Option) *tracing.Interceptor {
 	}
 }
 
-// bare is an interceptor that does nothing: what streamwrap itself costs.
-func bare() connect.Interceptor {
-	type nothing struct{}
-	return streamwrap.NewInterceptor(streamwrap.Hooks[nothing]{
-		Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) {
-			return nil, &nothing{}, nil
-		},
-	})
-}
+// guard is what a client's stream costs with any interceptor of streamwrap more than
+// a wrapper around it would: cancellation reaches the wire, dropped streams end.
+const guard = 7
 
+// TestAllocations: of a whole RPC behind the interceptor, a message each way included.
 func TestAllocations(t *testing.T) {
-	for _, client := range []bool{true, false} {
-		for _, streams := range []bool{false, true} {
-			run := func(i connect.Interceptor) float64 {
-				f := unary(t, i, client)
-				if streams {
-					f = running(i, client, func(m messages) {
+	target := tracing.WithTarget(connect.ProtocolGRPC, "https://api.example.com")
+	for _, tt := range []struct {
+		name            string
+		client, streams bool
+		opts            []tracing.Option
+		more            float64
+
+		noop, metrics, unsampled, sampled float64
+	}{
+		{name: "unary client", client: true, noop: 1, metrics: 2, unsampled: 8, sampled: 12},
+		{name: "unary handler", noop: 6, metrics: 6, unsampled: 10, sampled: 14},
+		{
+			name: "client stream", client: true, streams: true, opts: []tracing.Option{target}, more: guard,
+			noop: 7, metrics: 7, unsampled: 12, sampled: 16,
+		},
+		{
+			name: "client stream without target", client: true, streams: true, more: guard,
+			noop: 7, metrics: 7, unsampled: 12, sampled: 17,
+		},
+		{name: "handler stream", streams: true, noop: 7, metrics: 7, unsampled: 11, sampled: 15},
+	} {
+		for mode, make := range modes() {
+			t.Run(tt.name+"/"+mode, func(t *testing.T) {
+				i := make(tt.opts...)
+				f := unary(t, i, tt.client)
+				if tt.streams {
+					f = running(i, tt.client, func(m messages) {
 						_ = m.Send(t)
 						_ = m.Receive(t)
 					})
 				}
-				return testing.AllocsPerRun(200, func() { f(t.Context()) })
-			}
-			t.Logf("bare %s %v: %v", side(client), streams, run(bare()))
-			for mode, make := range modes() {
-				t.Run(fmt.Sprintf("%s/%v/%s", side(client), streams, mode), func(t *testing.T) {
-					t.Logf("%v", run(make()))
-				})
-			}
+				got := testing.AllocsPerRun(200, func() { f(t.Context()) })
+				want := map[string]float64{
+					"noop": tt.noop, "metrics": tt.metrics, "unsampled": tt.unsampled, "sampled": tt.sampled,
+				}[strings.TrimSuffix(mode, "+metrics")] + tt.more
+				t.Logf("%v allocations", got)
+				if got > want {
+					t.Errorf("%v allocations, want at most %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// TestMessagesDoNotAllocate: in no mode, on no side.
+func TestMessagesDoNotAllocate(t *testing.T) {
+	for mode, make := range modes() {
+		for _, client := range []bool{true, false} {
+			t.Run(mode+"/"+side(client), func(t *testing.T) {
+				running(make(), client, func(m messages) {
+					_ = m.Send(t)
+					_ = m.Receive(t)
+					if got := testing.AllocsPerRun(100, func() {
+						_ = m.Send(t)
+						_ = m.Receive(t)
+					}); got != 0 {
+						t.Errorf("%v allocations for a message each way", got)
+					}
+				})(t.Context())
+			})
+		}
+	}
+}
+
+// bare is an interceptor that does nothing: what streamwrap itself costs.
+func bare() connect.Interceptor {
+	type nothing struct{ _ int }
+	return streamwrap.NewInterceptor(streamwrap.Hooks[nothing]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) {
+			return nil, &nothing{}, nil
+		},
+		Sent:     func(*nothing, context.Context, *streamwrap.Message) {},
+		Received: func(*nothing, context.Context, *streamwrap.Message) error { return nil },
+		End:      func(*nothing, context.Context, *streamwrap.End) {},
+	})
+}
+
+// BenchmarkMessage is one message in either direction: half of the difference to the
+// bare one is to be compared with the budget of 10 ns for a message.
+func BenchmarkMessage(b *testing.B) {
+	for _, client := range []bool{true, false} {
+		for name, i := range map[string]connect.Interceptor{"bare": bare(), "tracing": modes()["sampled+metrics"]()} {
+			b.Run(side(client)+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				running(i, client, func(m messages) {
+					for b.Loop() {
+						_ = m.Send(b)
+						_ = m.Receive(b)
+					}
+				})(b.Context())
+			})
 		}
 	}
 }
