@@ -55,7 +55,7 @@ func Example() {
 		for _, a := range span.Attributes {
 			switch a.Key {
 			case "rpc.response.status_code", "interconnect.outcome":
-				fmt.Println(" ", a.Key, a.Value.Emit())
+				fmt.Println(" ", a.Key, a.Value.String())
 			}
 		}
 	}

@@ -116,7 +116,7 @@ const (
 func value(s sdktrace.ReadOnlySpan, key attribute.Key) string {
 	set := attribute.NewSet(s.Attributes()...)
 	if v, ok := set.Value(key); ok {
-		return v.Emit()
+		return v.String()
 	}
 	return ""
 }
@@ -125,7 +125,7 @@ func value(s sdktrace.ReadOnlySpan, key attribute.Key) string {
 func texts(attributes []attribute.KeyValue) map[string]string {
 	m := make(map[string]string, len(attributes))
 	for _, a := range attributes {
-		m[string(a.Key)] = a.Value.Emit()
+		m[string(a.Key)] = a.Value.String()
 	}
 	return m
 }

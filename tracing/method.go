@@ -189,8 +189,8 @@ func (e ending) code() connect.Code {
 
 // failed reports whether it is an error for one of the sides.
 func (e ending) failed(client bool) bool {
-	switch {
-	case e == 0, e == closed, e == notModified, e == aborted, e == unserved:
+	switch e {
+	case 0, closed, notModified, aborted, unserved:
 		return false
 	default:
 		return client || failsServer(e.code())

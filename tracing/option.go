@@ -90,13 +90,13 @@ func (c *config) metricNames() conventions {
 
 // WithTracerProvider sets where spans go. By default it is the global provider.
 func WithTracerProvider(p trace.TracerProvider) Option {
-	notNil(p == nil, "WithTracerProvider: nil TracerProvider")
+	refuse(p == nil, "TracerProvider: nil TracerProvider")
 	return option(func(c *config) { c.tracers = p })
 }
 
 // WithMeterProvider sets where metrics go. By default it is the global provider.
 func WithMeterProvider(p metric.MeterProvider) Option {
-	notNil(p == nil, "WithMeterProvider: nil MeterProvider")
+	refuse(p == nil, "MeterProvider: nil MeterProvider")
 	return option(func(c *config) { c.meters = p })
 }
 
@@ -104,7 +104,7 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 // [GRPCTraceBin]. By default it is the global propagator, which does nothing until
 // a program sets one.
 func WithPropagator(p propagation.TextMapPropagator) Option {
-	notNil(p == nil, "WithPropagator: nil TextMapPropagator")
+	refuse(p == nil, "Propagator: nil TextMapPropagator")
 	return option(func(c *config) { c.propagator = p })
 }
 
@@ -115,19 +115,19 @@ func WithPropagator(p propagation.TextMapPropagator) Option {
 // Others are not recorded, and still pass on the trace that they belong to. By
 // default everything is recorded.
 func WithFilter(match streamwrap.Match) Option {
-	notNil(match == nil, "WithFilter: nil Match")
+	refuse(match == nil, "Filter: nil Match")
 	return option(func(c *config) { c.traceFilter, c.metricFilter = match, match })
 }
 
 // WithTraceFilter is [WithFilter] for spans only.
 func WithTraceFilter(match streamwrap.Match) Option {
-	notNil(match == nil, "WithTraceFilter: nil Match")
+	refuse(match == nil, "TraceFilter: nil Match")
 	return option(func(c *config) { c.traceFilter = match })
 }
 
 // WithMetricFilter is [WithFilter] for metrics only.
 func WithMetricFilter(match streamwrap.Match) Option {
-	notNil(match == nil, "WithMetricFilter: nil Match")
+	refuse(match == nil, "MetricFilter: nil Match")
 	return option(func(c *config) { c.metricFilter = match })
 }
 
@@ -136,7 +136,7 @@ func WithMetricFilter(match streamwrap.Match) Option {
 // asked once for each attribute of a procedure, not for each RPC. By default all
 // are kept.
 func WithAttributeFilter(filter attribute.Filter) Option {
-	notNil(filter == nil, "WithAttributeFilter: nil Filter")
+	refuse(filter == nil, "AttributeFilter: nil Filter")
 	return option(func(c *config) { c.attributeFilter = filter })
 }
 
@@ -172,7 +172,7 @@ func WithTarget(protocol, baseURL string) Option {
 // protocol's: "connectrpc", or "grpc" for gRPC and gRPC-Web, of which the latter
 // has the attribute interconnect.protocol too.
 func WithSystem(name string) Option {
-	notNil(name == "", "WithSystem: empty name")
+	refuse(name == "", "System: empty name")
 	return option(func(c *config) { c.system = name })
 }
 
@@ -186,7 +186,7 @@ func WithConnectCodes() Option { return option(func(c *config) { c.spell = spell
 // other one, and baggage is dropped: see [WithTrustedBaggage]. If middleware has
 // put a span into the context, that is trusted. By default everybody is trusted.
 func WithPublicEndpoint(matches ...streamwrap.Match) Option {
-	notNil(slices.ContainsFunc(matches, func(m streamwrap.Match) bool { return m == nil }), "WithPublicEndpoint: nil Match")
+	refuse(slices.ContainsFunc(matches, func(m streamwrap.Match) bool { return m == nil }), "PublicEndpoint: nil Match")
 	match := streamwrap.ServerSide()
 	if len(matches) > 0 {
 		match = streamwrap.Any(matches...)
@@ -208,14 +208,14 @@ func WithResponseTrace() Option { return option(func(c *config) { c.responseTrac
 // WithSpanName names spans. By default it is the procedure without its first
 // slash.
 func WithSpanName(name func(context.Context, *streamwrap.Call) string) Option {
-	notNil(name == nil, "WithSpanName: nil function")
+	refuse(name == nil, "SpanName: nil function")
 	return option(func(c *config) { c.spanName = name })
 }
 
 // WithSpanAttributes adds attributes to spans when they start, if they are
 // recorded. By default there are none.
 func WithSpanAttributes(attributes func(context.Context, *streamwrap.Call) []attribute.KeyValue) Option {
-	notNil(attributes == nil, "WithSpanAttributes: nil function")
+	refuse(attributes == nil, "SpanAttributes: nil function")
 	return option(func(c *config) { c.spanAttributes = attributes })
 }
 
@@ -224,7 +224,7 @@ func WithSpanAttributes(attributes func(context.Context, *streamwrap.Call) []att
 // RPCs cost some allocations more. By default there are none. [LabelerFromContext]
 // is for handlers that know them.
 func WithMetricAttributes(attributes func(context.Context, *streamwrap.Call) []attribute.KeyValue) Option {
-	notNil(attributes == nil, "WithMetricAttributes: nil function")
+	refuse(attributes == nil, "MetricAttributes: nil function")
 	return option(func(c *config) { c.metricAttributes = attributes })
 }
 
@@ -283,7 +283,7 @@ func WithMessageEvents(e MessageEvents) Option {
 // seconds. It panics unless they increase. By default they are those of the
 // conventions, 5 ms to 10 s.
 func WithDurationBuckets(boundaries ...float64) Option {
-	checkBuckets("WithDurationBuckets", boundaries)
+	checkBuckets("DurationBuckets", boundaries)
 	return option(func(c *config) { c.buckets = boundaries })
 }
 
@@ -292,17 +292,15 @@ func WithDurationBuckets(boundaries ...float64) Option {
 // because one histogram has the same boundaries for all. By default streams share
 // the histograms of unary RPCs.
 func WithStreamDurationBuckets(boundaries ...float64) Option {
-	checkBuckets("WithStreamDurationBuckets", boundaries)
+	checkBuckets("StreamDurationBuckets", boundaries)
 	return option(func(c *config) { c.streamBuckets = boundaries })
 }
 
 func checkBuckets(option string, boundaries []float64) {
 	for i := range boundaries {
-		if i > 0 && !(boundaries[i] > boundaries[i-1]) {
-			panic("tracing: " + option + ": boundaries do not increase")
-		}
+		refuse(i > 0 && !(boundaries[i] > boundaries[i-1]), option+": boundaries do not increase")
 	}
-	notNil(len(boundaries) == 0, option+": no boundaries")
+	refuse(len(boundaries) == 0, option+": no boundaries")
 }
 
 // WithoutStreamMetrics leaves out the metrics of streams that are under way:
@@ -310,9 +308,9 @@ func checkBuckets(option string, boundaries []float64) {
 // streams, and refused requests. By default they are on.
 func WithoutStreamMetrics() Option { return option(func(c *config) { c.streamMetrics = false }) }
 
-// notNil panics over an argument.
-func notNil(missing bool, what string) {
-	if missing {
-		panic("tracing: " + what)
+// refuse panics over a wrong argument of an option, whose name comes without "With".
+func refuse(wrong bool, what string) {
+	if wrong {
+		panic("tracing: With" + what)
 	}
 }

@@ -237,7 +237,7 @@ func TestWireCodeDiffers(t *testing.T) {
 			}
 			points := server.durations(t, serverDuration)
 			if v, _ := points[0].Attributes.Value("rpc.response.status_code"); v.AsString() != want {
-				t.Errorf("the duration has %v", v.Emit())
+				t.Errorf("the duration has %v", v.String())
 			}
 		}
 	})
@@ -271,7 +271,7 @@ func TestExchangeObserverTellsSizes(t *testing.T) {
 			return
 		}
 		for direction, want := range map[string]string{"transmit": want, "receive": message} {
-			if got := server.count(t, "interconnect.server.stream.io", attribute.String("network.io.direction", direction)); attribute.Int64Value(got).Emit() != want {
+			if got := server.count(t, "interconnect.server.stream.io", attribute.String("network.io.direction", direction)); attribute.Int64Value(got).String() != want {
 				t.Errorf("%s: %d bytes, want %s", direction, got, want)
 			}
 		}
