@@ -62,7 +62,7 @@ func (s *stream) join() {
 // header implements the Header hook.
 func (s *stream) header(_ context.Context, h http.Header) error {
 	if !s.call.IsClient() {
-		if s.i.responseTrace {
+		if s.i.responseTrace && s.span != nil {
 			answer(s, h)
 		}
 		s.tellHeaders(s.i.responseHeaders, h)

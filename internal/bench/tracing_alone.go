@@ -157,7 +157,8 @@ func (a *aloneMode) oneHandler(ctx context.Context, messages int) error {
 func swap(conn interface {
 	Send(msg any) error
 	Receive(msg any) error
-}) error {
+},
+) error {
 	if err := conn.Send(conn); err != nil {
 		return err
 	}
