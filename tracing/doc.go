@@ -44,9 +44,9 @@
 //
 // Much is refused before an interceptor sees it: unknown procedures, bad content
 // types and bodies, what gates of others do not let in. With
-// [Interceptor.ExchangeObserver], an Engine's, such requests are counted, and
-// responses that could not be sent are told apart from those that were. They have no
-// duration. Without an Engine
+// [Interceptor.ExchangeObserver], an Engine's, such requests are counted, though they
+// have no duration, and responses that could not be sent are told apart from those
+// that were. Without an Engine
 //
 //   - requests that no interceptor saw are not seen, unless the interceptor's own gate
 //     saw them ([streamwrap.Interceptor.HandlerOption]), and then without their code,
