@@ -70,7 +70,7 @@
 //
 // A unary RPC takes up to 2 allocations if nothing is recorded or only metrics are, 8
 // with a span that is not sampled, 12 with one that is; a handler those of the
-// propagator more. A stream takes as many for itself. Options that add attributes
+// propagator more. A stream takes about as many for itself. Options that add attributes
 // take more. A message takes none, and an atomic addition, or two with an Engine; if
 // message events are on and the span is sampled, a reading of the clock.
 // Attributes are prepared once for each procedure, server and protocol: up to 1000 of
