@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
@@ -24,7 +25,7 @@ import (
 
 var (
 	transmitted = attribute.String("network.io.direction", "transmit")
-	got         = attribute.String("network.io.direction", "receive")
+	received    = attribute.String("network.io.direction", "receive")
 )
 
 // TestLiveMetrics: a stream shows while it is under way, on both sides.
@@ -65,7 +66,7 @@ func TestLiveMetrics(t *testing.T) {
 				if n := o.count(t, prefix+"active"); n != 1 {
 					t.Errorf("%sactive is %d, want 1", prefix, n)
 				}
-				for _, direction := range []attribute.KeyValue{transmitted, got} {
+				for _, direction := range []attribute.KeyValue{transmitted, received} {
 					if n := o.count(t, prefix+"messages", direction); n != 3 {
 						t.Errorf("%smessages %v is %d, want 3", prefix, direction.Value, n)
 					}
@@ -239,7 +240,7 @@ func TestAttributeFilter(t *testing.T) {
 // TestMemoryIsBounded: callers that choose procedures and hosts, such as proxies, and
 // peers that choose codes, do not make it grow. Spans still tell the truth.
 func TestMemoryIsBounded(t *testing.T) {
-	client := observe(tracing.WithTracerProvider(observe().tracers))
+	client := observe(tracing.WithTracerProvider(sdktrace.NewTracerProvider())) // which keeps no spans
 	call := func(i int) {
 		conn := &free{header: make(http.Header), over: true, spec: connect.Spec{
 			StreamType: connect.StreamTypeBidi, Procedure: fmt.Sprintf("/proxied.v1.Service/Method%d", i), IsClient: true,
@@ -279,6 +280,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if grown := int64(heap()) - int64(before); grown > 1<<20 {
 		t.Errorf("5000 unknown procedures took %d bytes", grown)
 	}
+	runtime.KeepAlive(client)
 
 	o := observe()
 	for code := connect.Code(90); code < 110; code++ {
