@@ -95,3 +95,23 @@ func (i *Interceptor) withTrustedBaggage(ctx, remote context.Context) context.Co
 func answer(ctx context.Context, h http.Header) {
 	propagation.TraceContext{}.Inject(ctx, carrier(h))
 }
+
+// WithPublicEndpoint has handlers distrust the trace and baggage that come with
+// requests: with those of RPCs that match one of the matches, or with all of them
+// if there are none. Their spans begin a trace of their own, with a link to the
+// other one, and baggage is dropped: see [WithTrustedBaggage]. If middleware has
+// put a span into the context, that is trusted. By default everybody is trusted.
+func WithPublicEndpoint(matches ...streamwrap.Match) Option {
+	refuse(slices.ContainsFunc(matches, func(m streamwrap.Match) bool { return m == nil }), "PublicEndpoint: nil Match")
+	match := streamwrap.ServerSide()
+	if len(matches) > 0 {
+		match = streamwrap.Any(matches...)
+	}
+	return option(func(c *config) { c.public = match })
+}
+
+// WithTrustedBaggage keeps the members of baggage with the given keys, though
+// [WithPublicEndpoint] drops it. By default there are none.
+func WithTrustedBaggage(keys ...string) Option {
+	return option(func(c *config) { c.trustedBaggage = slices.Clone(keys) })
+}

@@ -3,13 +3,10 @@ package tracing
 import (
 	"context"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/interconnect-go/interconnect/streamwrap"
@@ -171,40 +168,4 @@ func (s *stream) leave(l *live, e *streamwrap.End) {
 	if rest := e.ReceivedBytes - s.receivedBytes; rest > 0 {
 		l.received.addBytes(rest)
 	}
-}
-
-// record records the duration.
-func (s *stream) record(elapsed time.Duration, r *result) {
-	m := s.i.side(s.call.IsClient())
-	h, old := m.duration, m.oldDuration
-	if s.method().streams() {
-		h, old = m.streamDuration, m.oldStreamDuration
-	}
-	labels := s.labels()
-	if h != nil && h.Enabled(s) {
-		h.Record(s, elapsed.Seconds(), labeled(r.metric, r.options, labels)...)
-	}
-	if old != nil && old.Enabled(s) {
-		const millisecond = float64(time.Millisecond)
-		old.Record(s, float64(elapsed)/millisecond, labeled(r.oldMetric, r.oldOptions, labels)...)
-	}
-}
-
-// labels returns the attributes that handlers and the user's function add.
-func (s *stream) labels() []attribute.KeyValue {
-	s.labeler.mu.Lock()
-	labels := s.labeler.attributes
-	s.labeler.mu.Unlock()
-	if s.i.metricAttributes != nil {
-		labels = append(slices.Clip(labels), s.i.metricAttributes(s, s.call)...)
-	}
-	return labels
-}
-
-// labeled returns options that record with labels too; they win over attributes.
-func labeled(attributes []attribute.KeyValue, options []metric.RecordOption, labels []attribute.KeyValue) []metric.RecordOption {
-	if len(labels) == 0 {
-		return options
-	}
-	return recordOptions(attributes, labels...)
 }
