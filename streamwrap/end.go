@@ -78,7 +78,8 @@ func (g *group) runEnd() {
 	if len(g.layers) == 0 {
 		return
 	}
-	e := &End{
+	e := &g.facts
+	*e = End{
 		SentBytes:     -1,
 		ReceivedBytes: -1,
 		Elapsed:       time.Since(g.call.start),

@@ -3,6 +3,8 @@ package streamwrap
 import (
 	"context"
 	"sync/atomic"
+
+	"connectrpc.com/connect"
 )
 
 // layer is one interceptor of one stream.
@@ -52,12 +54,22 @@ type group struct {
 	// end, written by whoever claimed it and read once it is done
 	terminal
 
+	facts      End   // what the End hooks are told
 	cause      error // of the context's end, if it came first
 	concluding bool  // Return hooks run
 
 	first atomic.Int64  // nanoseconds to the first message of the response
 	next  *group        // the next group of the Call
 	idle  chan struct{} // closed when the Send that somebody waits for returns
+}
+
+// over returns what the stream's user gets once the RPC has ended. Handlers hardly
+// ever ask.
+func (g *group) over() error {
+	if g.result == nil && !g.call.spec.IsClient {
+		return connect.NewError(connect.CodeInternal, errLate)
+	}
+	return g.result
 }
 
 // near returns the layer at distance i from the stream's user: the first of

@@ -193,10 +193,9 @@ func (c *handlerConn) end() {
 	if g.edge {
 		g.call.close() // the hooks' context ends first, so that none keeps End waiting
 	}
-	late := connect.NewError(connect.CodeInternal, errLate)
-	g.settle(terminal{result: late})
+	g.settle(terminal{})
 	if x := g.call.exchange.Load(); x != nil && g.state.has(recvBusy) {
-		x.Interrupt(late) // HTTP/1 would wait for the goroutine that the handler left behind
+		x.Interrupt(g.over()) // HTTP/1 would wait for the goroutine that the handler left behind
 	}
 	c.awaitSend()
 }
@@ -278,7 +277,7 @@ func (c *handlerConn) Receive(msg any) error {
 func (c *handlerConn) enter(busy, hook uint32) error {
 	switch c.group.state.enter(busy, hook) {
 	case over:
-		return c.group.result
+		return c.group.over()
 	case concurrent:
 		return connect.NewError(connect.CodeInternal, errConcurrent)
 	default:
@@ -290,7 +289,7 @@ func (c *handlerConn) enter(busy, hook uint32) error {
 func (c *handlerConn) sendable() error { return nil }
 
 // sendAfterEnd implements sender.
-func (c *handlerConn) sendAfterEnd(any) error { return c.group.result }
+func (c *handlerConn) sendAfterEnd(any) error { return c.group.over() }
 
 // header implements sender.
 func (c *handlerConn) header() http.Header { return c.inner.ResponseHeader() }

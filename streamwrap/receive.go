@@ -47,7 +47,7 @@ func (g *group) receive(from receiver, msg any) error {
 // receiveMessage does the I/O of a Receive, between its hooks.
 func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
 	if !g.pause(recvHook) {
-		return g.result // CloseResponse overtook the Receive hooks
+		return g.over() // CloseResponse overtook the Receive hooks
 	}
 	timed := g.has&hasTiming != 0
 	if timed {
@@ -114,8 +114,8 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refus
 
 // afterEnd is the result of an operation whose I/O outlasted the RPC.
 func (g *group) afterEnd(err error) error {
-	if g.result != nil {
-		return g.result
+	if result := g.over(); result != nil {
+		return result
 	}
 	return err
 }

@@ -42,6 +42,8 @@ func Sections() []Section {
 		tunedTable(),
 		retryTable(),
 		authTable(),
+		tracingTable(),
+		tracingCostTable(),
 	}
 }
 

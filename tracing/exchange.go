@@ -1,0 +1,162 @@
+package tracing
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// ExchangeObserver returns an observer for the server's Engine, see
+// [streamwrap.WithExchangeObserver]. With it
+//
+//   - requests that are refused before an interceptor sees them are counted, and
+//     have a span if [WithRefusedSpans] asks for it,
+//   - spans and durations of handlers last until the response has been sent, and
+//     have the code that went out. If the handler's own was another one, because the
+//     response could not be sent, the span has interconnect.handler.status_code,
+//   - the sizes of unary responses are known.
+func (i *Interceptor) ExchangeObserver() streamwrap.ExchangeFunc {
+	return func(ctx context.Context, x *streamwrap.Exchange) (context.Context, func(*streamwrap.ExchangeEnd)) {
+		if x.IsClient() {
+			return nil, nil
+		}
+		r := &request{Context: ctx, i: i, exchange: x}
+		if i.refusedSpans {
+			r.start = time.Now()
+		}
+		return r, r.end
+	}
+}
+
+// request is an HTTP request to a server, and its context.
+type request struct {
+	context.Context
+
+	i        *Interceptor
+	exchange *streamwrap.Exchange
+	start    time.Time
+
+	mu     sync.Mutex
+	over   bool
+	code   connect.Code // on the wire, once it is over
+	gone   bool         // the client went before
+	parked *stream      // has ended, and waits for the response to leave
+	conclusion
+}
+
+type requestKey struct{ i *Interceptor }
+
+// Value implements [context.Context].
+func (r *request) Value(key any) any {
+	if k, ok := key.(requestKey); ok && k.i == r.i {
+		return r
+	}
+	return r.Context.Value(key)
+}
+
+// requestOf returns the request that carries a handler's RPC, nil if nobody
+// observes it.
+func (i *Interceptor) requestOf(ctx context.Context, call *streamwrap.Call) *request {
+	x, ok := call.Exchange()
+	if !ok {
+		return nil
+	}
+	r, _ := ctx.Value(requestKey{i}).(*request)
+	if r == nil || r.exchange != x {
+		return nil
+	}
+	return r
+}
+
+// park keeps an RPC that has ended until its request has. If it has already, which
+// only RPCs see that a gate opened in vain, it tells what went out.
+func (r *request) park(s *stream, c *conclusion) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		c.goesOut(r.code, r.gone)
+		return false
+	}
+	r.parked, r.conclusion = s, *c
+	return true
+}
+
+// end is told by the Engine that the exchange is over.
+func (r *request) end(e *streamwrap.ExchangeEnd) {
+	code, gone := e.Code, e.Code == connect.CodeUnknown && r.Err() != nil
+	if gone {
+		code = connect.CodeCanceled // the client went before it got the end
+	}
+	r.mu.Lock()
+	r.over, r.code, r.gone = true, code, gone
+	s, c := r.parked, &r.conclusion
+	r.mu.Unlock()
+	if !e.Intercepted && r.i.refused.count(e) && e.Call == nil {
+		r.tellRefused(e)
+	}
+	if s == nil {
+		return
+	}
+	c.elapsed = time.Since(s.call.Start())
+	if wire := e.Exchange.Sent(); c.sentBytes < 0 && code == 0 {
+		c.sentBytes = wire.FrameBytes
+		if wire.Frames == 0 {
+			c.sentBytes = wire.Bytes // of unary Connect
+		}
+	}
+	c.goesOut(code, gone)
+	s.finish(c)
+}
+
+// goesOut tells the conclusion of a handler's RPC which code the client got, or
+// would have if it were not gone.
+func (c *conclusion) goesOut(code connect.Code, gone bool) {
+	handler := c.ending.code()
+	switch code = known(code); {
+	case c.unserved:
+		if code != 0 { // 0: a response of net/http, or nothing
+			c.ending = ending(code)
+		}
+	case c.ending > ending(lastCode):
+		// A panic, which connect tells nobody of, or not modified.
+	case gone && handler != 0:
+		// The handler knows better why.
+	case code != handler:
+		c.ending, c.handler, c.differs = ending(code), handler, true
+	}
+}
+
+// tellRefused makes a span for a request that no interceptor saw.
+func (r *request) tellRefused(e *streamwrap.ExchangeEnd) {
+	if !r.i.refusedSpans || r.i.tracer == nil {
+		return
+	}
+	f := facts{procedure: otherMethod, protocol: e.Exchange.Protocol()}
+	m := r.i.methods.find(f)
+	ctx := r.i.propagator.Extract(r.Context, carrier(e.Exchange.RequestHeader()))
+	opts := []trace.SpanStartOption{
+		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(m.attributes...), trace.WithTimestamp(r.start),
+	}
+	if r.i.public != nil {
+		opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)))
+	}
+	_, span := r.i.tracer.Start(ctx, f.system(r.i.system, newNames), opts...)
+	defer span.End()
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(refusalReasonKey.String(reasonOf(e).String()), httpStatusKey.Int(e.Status))
+	if e.Code != 0 {
+		span.SetAttributes(m.series.result(r.i.config, ending(known(e.Code))).span...)
+	}
+	if failsServer(known(e.Code)) || e.Status >= http.StatusInternalServerError || e.Panicked {
+		span.SetStatus(codes.Error, "refused")
+	}
+}

@@ -1,0 +1,45 @@
+package tracing
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// Labeler adds attributes to the metrics of one RPC. It is safe for concurrent use;
+// what is added after the end of the RPC is lost. Each combination of values is a
+// time series: see [WithMetricAttributes].
+type Labeler struct {
+	mu         sync.Mutex
+	attributes []attribute.KeyValue
+}
+
+// Add adds attributes to the duration of the RPC. Of those with the same key the
+// last one counts.
+func (l *Labeler) Add(attributes ...attribute.KeyValue) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.attributes = append(l.attributes, attributes...)
+}
+
+// Get returns what was added so far.
+func (l *Labeler) Get() []attribute.KeyValue {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.attributes)
+}
+
+type labelerKey struct{}
+
+// LabelerFromContext returns the Labeler of the RPC to which the context belongs: of
+// a handler's, or in interceptors of a client further in the client's. If there is
+// none, because no metrics are recorded, it returns one whose attributes go
+// nowhere, and false.
+func LabelerFromContext(ctx context.Context) (*Labeler, bool) {
+	if l, ok := ctx.Value(labelerKey{}).(*Labeler); ok {
+		return l, true
+	}
+	return &Labeler{}, false
+}

@@ -1,0 +1,154 @@
+package tracing_test
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"connectrpc.com/connect"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/tracing"
+)
+
+// remote returns the context with the span of traceparent.
+func remote(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
+}
+
+// TestTraceGoesOnWithoutTelemetry: a program that records nothing passes on what it got.
+func TestTraceGoesOnWithoutTelemetry(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C, conntest.H1}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		nothing := func() connect.Interceptor {
+			return tracing.NewInterceptor(tracing.WithTracerProvider(tracenoop.NewTracerProvider()),
+				tracing.WithMeterProvider(metricnoop.NewMeterProvider()), tracing.WithPropagator(w3c()))
+		}
+		inside := &grab{}
+		srv := c.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(nothing(), inside)}})
+		if err := c.Clients(srv, connect.WithInterceptors(nothing())).Do(remote(t.Context()), c.Kind, nil, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := srv.Calls()[0].Header.Values("Traceparent"); len(got) != 1 || got[0] != traceparent {
+			t.Errorf("the request has %q", got)
+		}
+		if got := trace.SpanContextFromContext(inside.ctx); got.TraceID().String() != traceparent[3:35] {
+			t.Errorf("the handler has %v", got)
+		}
+	})
+}
+
+// TestMiddlewareDecides: a span that is in a handler's context already is the parent,
+// whatever the headers say.
+func TestMiddlewareDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, outer := observe(tracing.WithPublicEndpoint()), observe()
+		config := serving(server)
+		config.Wrap = func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ctx, span := outer.tracers.Tracer("http").Start(r.Context(), "request")
+				defer span.End()
+				next.ServeHTTP(w, r.WithContext(ctx))
+			})
+		}
+		srv := conntest.Start(t, config)
+		if err := srv.Clients().Do(t.Context(), connect.StreamTypeBidi, http.Header{"Traceparent": {traceparent}}, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		parent := outer.only(t, trace.SpanKindInternal).SpanContext()
+		if s := server.only(t, trace.SpanKindServer); s.Parent().SpanID() != parent.SpanID() || len(s.Links()) != 0 {
+			t.Errorf("parent %v, links %v; want %v", s.Parent(), s.Links(), parent)
+		}
+	})
+}
+
+// TestGRPCTraceBin: what one side injects the other one extracts, over HTTP too.
+func TestGRPCTraceBin(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		client, server := observe(tracing.WithPropagator(tracing.GRPCTraceBin{})), observe(tracing.WithPropagator(tracing.GRPCTraceBin{}))
+		srv := c.Start(t, serving(server))
+		if err := c.Clients(srv, connect.WithInterceptors(client)).Do(t.Context(), c.Kind, nil, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		parent, s := client.only(t, trace.SpanKindClient).SpanContext(), server.only(t, trace.SpanKindServer)
+		if got := s.Parent(); got.SpanID() != parent.SpanID() || got.TraceID() != parent.TraceID() || !got.IsSampled() || !got.IsRemote() {
+			t.Errorf("parent %v, want %v", got, parent)
+		}
+	})
+}
+
+// TestGRPCTraceBinFormat: is OpenCensus's, whose bytes are these.
+func TestGRPCTraceBinFormat(t *testing.T) {
+	t.Parallel()
+	raw := "\x00" + // version
+		"\x00\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef" + // field 0
+		"\x01\x01\x23\x45\x67\x89\xab\xcd\xef" + // field 1
+		"\x02\x01" // field 2
+	header := propagation.MapCarrier{}
+	tracing.GRPCTraceBin{}.Inject(remote(t.Context()), header)
+	if got, want := header["grpc-trace-bin"], base64.RawStdEncoding.EncodeToString([]byte(raw)); got != want {
+		t.Errorf("injected %s, want %s", got, want)
+	}
+	tracing.GRPCTraceBin{}.Inject(t.Context(), propagation.MapCarrier{}) // nothing to tell
+	for _, tt := range []struct {
+		name, value string
+		ok, sampled bool
+	}{
+		{name: "as injected", value: header["grpc-trace-bin"], ok: true, sampled: true},
+		{name: "padded", value: base64.StdEncoding.EncodeToString([]byte(raw)), ok: true, sampled: true},
+		{name: "without flags", value: encoded(raw[:27]), ok: true},
+		{name: "not sampled", value: encoded(raw[:28] + "\x00"), ok: true},
+		{name: "more fields", value: encoded(raw + "\x03more"), ok: true, sampled: true},
+		{name: "empty"},
+		{name: "no base64", value: "!!!!"},
+		{name: "too short", value: encoded(raw[:26])},
+		{name: "another version", value: encoded("\x01" + raw[1:])},
+		{name: "no trace", value: encoded(raw[:1] + "\x05" + raw[2:])},
+		{name: "no span", value: encoded(raw[:18] + "\x05" + raw[19:])},
+		{name: "all zero", value: encoded(string(make([]byte, 18)) + "\x01" + string(make([]byte, 8)))},
+		{name: "too long", value: encoded(raw + strings.Repeat("x", 1<<10))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := trace.SpanContextFromContext(tracing.GRPCTraceBin{}.Extract(t.Context(), propagation.MapCarrier{"grpc-trace-bin": tt.value}))
+			if got.IsValid() != tt.ok || got.IsSampled() != tt.sampled {
+				t.Fatalf("got %v, want %v", got, tt.ok)
+			}
+			if tt.ok && (got.TraceID().String() != traceparent[3:35] || got.SpanID().String() != traceparent[36:52] || !got.IsRemote()) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func encoded(raw string) string { return base64.RawStdEncoding.EncodeToString([]byte(raw)) }
+
+// FuzzGRPCTraceBin: no header does harm, and what is understood comes out as it went in.
+func FuzzGRPCTraceBin(f *testing.F) {
+	f.Add("AAABI0VniavN7wEjRWeJq83vAQEjRWeJq83vAgE")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, value string) {
+		ctx := tracing.GRPCTraceBin{}.Extract(t.Context(), propagation.MapCarrier{"grpc-trace-bin": value})
+		sc := trace.SpanContextFromContext(ctx)
+		if !sc.IsValid() {
+			return
+		}
+		again := propagation.MapCarrier{}
+		tracing.GRPCTraceBin{}.Inject(ctx, again)
+		if got := trace.SpanContextFromContext(tracing.GRPCTraceBin{}.Extract(t.Context(), again)); !got.Equal(sc) {
+			t.Errorf("%v became %v", sc, got)
+		}
+	})
+}

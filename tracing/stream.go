@@ -1,0 +1,171 @@
+package tracing
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// stream is one RPC. It is also its context, which knows the span and the Labeler.
+type stream struct {
+	context.Context
+
+	i         *Interceptor
+	call      *streamwrap.Call
+	span      trace.Span // nil: not traced
+	recording bool       // the span is sampled
+	measured  bool
+	returned  bool     // the Return hook ran
+	request   *request // of a handler behind the ExchangeObserver
+	labeler   Labeler
+	prepared  atomic.Pointer[method] // of streaming clients the final one from the Header hook on
+	live      atomic.Pointer[live]   // from when the stream is open; nil for unary RPCs
+
+	// send side
+	sentBytes int64 // in live
+
+	// receive side
+	receivedBytes int64
+
+	events   *eventLogs // nil: none
+	attempts attempts
+}
+
+// Value implements [context.Context].
+func (s *stream) Value(key any) any {
+	if _, ok := key.(labelerKey); ok && s.measured {
+		return &s.labeler
+	}
+	return s.Context.Value(key)
+}
+
+// method returns what is prepared for the RPC, as far as it is known.
+func (s *stream) method() *method { return s.prepared.Load() }
+
+// join counts a stream that is open.
+func (s *stream) join() {
+	if l := s.method().series.live; l != nil && s.measured && s.i.streamMetrics {
+		l.open()
+		s.live.Store(l)
+	}
+}
+
+// header implements the Header hook.
+func (s *stream) header(_ context.Context, h http.Header) error {
+	if !s.call.IsClient() {
+		if s.i.responseTrace && s.span != nil {
+			answer(s, h)
+		}
+		s.tellHeaders(s.i.responseHeaders, h)
+		return nil
+	}
+	s.resolve()
+	s.join()
+	s.tellHeaders(s.i.requestHeaders, h)
+	s.i.propagator.Inject(s, carrier(h))
+	return nil
+}
+
+// resolve learns the protocol and the server of a streaming client, which are
+// unknown until the stream exists.
+func (s *stream) resolve() {
+	if s.method().protocol != "" {
+		return
+	}
+	f := s.i.facts(s.call)
+	if f.protocol == "" {
+		return
+	}
+	m := s.i.methods.find(f)
+	s.prepared.Store(m)
+	if s.recording {
+		s.span.SetAttributes(m.late...)
+	}
+}
+
+// messageSent implements the Sent hook.
+func (s *stream) messageSent(_ context.Context, m *streamwrap.Message) {
+	if m.Err != nil || s.call.StreamType() == connect.StreamTypeUnary {
+		return
+	}
+	if l := s.live.Load(); l != nil {
+		l.sent.add(m.WireBytes)
+		s.sentBytes += max(int64(m.WireBytes), 0)
+		if m.Seq == 1 && !s.call.IsClient() {
+			s.firstMessage()
+		}
+	}
+	if s.events != nil {
+		s.events.sent.add(s, directionTransmit, m)
+	}
+}
+
+// messageReceived implements the Received hook.
+func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error {
+	if m.Err != nil || s.call.StreamType() == connect.StreamTypeUnary {
+		return nil
+	}
+	if l := s.live.Load(); l != nil {
+		l.received.add(m.WireBytes)
+		s.receivedBytes += max(int64(m.WireBytes), 0)
+		if m.Seq == 1 && s.call.IsClient() {
+			s.firstMessage()
+		}
+	}
+	if s.events != nil {
+		s.events.received.add(s, directionReceive, m)
+	}
+	return nil
+}
+
+// firstMessage records how long the response took to begin.
+func (s *stream) firstMessage() {
+	if h := s.i.side(s.call.IsClient()).firstMessage; h.Enabled(s) {
+		h.Record(s, time.Since(s.call.Start()).Seconds(), s.live.Load().firstMessage...)
+	}
+}
+
+// returns implements the Return hook.
+func (s *stream) returns(_ context.Context, err error) error {
+	s.returned = true
+	return err
+}
+
+// end implements the End hook.
+func (s *stream) end(_ context.Context, e *streamwrap.End) {
+	if s.call.IsClient() {
+		s.resolve()
+	}
+	if l := s.live.Load(); l != nil {
+		s.leave(l, e)
+	}
+	c := s.conclude(e)
+	if s.request != nil && s.request.park(s, &c) {
+		return
+	}
+	if c.unserved && s.request == nil {
+		s.i.refused.counts[reason(c.ending.code())].Add(1)
+	}
+	s.finish(&c)
+}
+
+// leave is the end of what join began.
+func (s *stream) leave(l *live, e *streamwrap.End) {
+	l.active.Add(-1)
+	if e.Outcome == streamwrap.Abandoned {
+		l.abandoned.Add(1)
+	}
+	// The sizes of some messages are known only now.
+	if rest := e.SentBytes - s.sentBytes; rest > 0 {
+		l.sent.addBytes(rest)
+	}
+	if rest := e.ReceivedBytes - s.receivedBytes; rest > 0 {
+		l.received.addBytes(rest)
+	}
+}

@@ -1,0 +1,100 @@
+package tracing
+
+import (
+	"context"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/interconnect-go/interconnect/streamwrap"
+)
+
+// Interceptor records spans and metrics of RPCs, on clients and on handlers. It
+// implements [connect.Interceptor]; the embedded [streamwrap.Interceptor] has the
+// gate. It is safe for concurrent use, and belongs to any number of clients and
+// handlers.
+type Interceptor struct {
+	*streamwrap.Interceptor
+	*config
+
+	tracer    trace.Tracer // nil: records nothing
+	measuring bool         // somebody wants metrics
+	methods   *methods
+	refused   refusals
+
+	handlers, clients instruments
+}
+
+var _ connect.Interceptor = (*Interceptor)(nil)
+
+// NewInterceptor returns an interceptor that reports to OpenTelemetry's global
+// providers, unless options say otherwise. A program needs one: its metrics are
+// never unregistered.
+//
+// Cost: see the package comment.
+func NewInterceptor(opts ...Option) *Interceptor {
+	i := &Interceptor{config: newConfig(opts)}
+	i.methods = newMethods(i.config)
+	tracer := i.tracers.Tracer(scopeName, trace.WithSchemaURL(schemaURL))
+	if _, nobody := tracer.(noop.Tracer); !nobody {
+		i.tracer = tracer
+	}
+	i.measure()
+	hooks := streamwrap.Hooks[stream]{
+		Open:     i.open,
+		Header:   (*stream).header,
+		Sent:     (*stream).messageSent,
+		Received: (*stream).messageReceived,
+		Return:   (*stream).returns,
+		End:      (*stream).end,
+	}
+	if i.tracer != nil {
+		hooks.Attempt = (*stream).attempt
+	}
+	i.Interceptor = streamwrap.NewInterceptor(hooks)
+	return i
+}
+
+// open implements the Open hook.
+func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.Context, *stream, error) {
+	var untrusted trace.SpanContext
+	if !call.IsClient() {
+		ctx, untrusted = i.extract(ctx, call)
+	}
+	traced := i.tracer != nil && (i.traceFilter == nil || i.traceFilter(call))
+	measured := i.measuring && (i.metricFilter == nil || i.metricFilter(call))
+	if !traced && !measured {
+		if call.IsClient() {
+			i.propagator.Inject(ctx, (*requestCarrier)(call))
+		}
+		return ctx, nil, nil
+	}
+	s := &stream{Context: ctx, i: i, call: call, measured: measured}
+	s.prepared.Store(i.methods.find(i.facts(call)))
+	if traced {
+		s.start(untrusted)
+	}
+	if !call.IsClient() {
+		s.request = i.requestOf(ctx, call)
+		s.join()
+	}
+	return s, s, nil
+}
+
+// facts returns what is known of an RPC from the start.
+func (i *Interceptor) facts(call *streamwrap.Call) facts {
+	spec := call.Spec()
+	f := facts{procedure: spec.Procedure, kind: spec.StreamType, idempotency: spec.IdempotencyLevel, client: spec.IsClient}
+	peer, ok := call.Peer()
+	switch {
+	case spec.IsClient && i.target.protocol != "":
+		f.protocol, f.address = i.target.protocol, i.target.address
+	case ok:
+		f.protocol = peer.Protocol
+		if spec.IsClient {
+			f.address = peer.Addr
+		}
+	}
+	return f
+}
