@@ -15,6 +15,7 @@ import (
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/retry"
 	"github.com/interconnect-go/interconnect/streamwrap"
+	"github.com/interconnect-go/interconnect/tracing"
 )
 
 // client calls all procedures, over one protocol.
@@ -24,11 +25,12 @@ type client struct {
 	unary, client, server, bidi *connect.Client[message, message]
 }
 
-func newClient(url string, observe *streamwrap.Interceptor, tokens auth.TokenSource, opts ...connect.ClientOption) *client {
+func newClient(url string, observe *streamwrap.Interceptor, spans *tracing.Interceptor, tokens auth.TokenSource, opts ...connect.ClientOption) *client {
 	engine := streamwrap.NewEngine()
 	c := &client{transport: streamwrap.NewTransport(nil)}
 	opts = append(opts, connect.WithIdempotency(connect.IdempotencyIdempotent), connect.WithInterceptors(
 		observe,
+		spans,
 		deadline.NewInterceptor(deadline.Policy{Default: 10 * time.Second, ReceiveIdle: 4 * time.Second}),
 		retry.NewInterceptor(retry.Policy{Codes: []connect.Code{connect.CodeUnavailable, connect.CodeResourceExhausted}}),
 		ratelimit.NewInterceptor(ratelimit.Rule{On: ratelimit.Concurrent, Max: maxConcurrent}),

@@ -12,6 +12,7 @@ import (
 	"github.com/interconnect-go/interconnect/deadline"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/streamwrap"
+	"github.com/interconnect-go/interconnect/tracing"
 )
 
 const (
@@ -31,6 +32,7 @@ type policies struct {
 	auth    *auth.Interceptor
 	limits  *ratelimit.Interceptor
 	observe *streamwrap.Interceptor
+	tracing *tracing.Interceptor
 }
 
 // startServer starts a server with all policies.
@@ -45,6 +47,7 @@ func startServer(s *service, p policies) (*server, error) {
 	mux := http.NewServeMux()
 	s.register(mux,
 		p.observe.HandlerOption(),
+		p.tracing.HandlerOption(),
 		deadlines.HandlerOption(),
 		p.limits.HandlerOption(),
 		p.auth.HandlerOption(),

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/ratelimit"
+	"github.com/interconnect-go/interconnect/tracing"
 	"golang.org/x/time/rate"
 )
 
@@ -31,6 +32,7 @@ type bed struct {
 	Config
 
 	journal  *journal
+	spans    spans
 	issuer   *issuer
 	policies policies
 	proxy    *proxy
@@ -106,6 +108,7 @@ func newBed(c Config) (*bed, error) {
 			},
 		),
 		observe: newObserver(b.journal),
+		tracing: tracing.NewInterceptor(tracing.WithTracerProvider(b.spans.provider())),
 	}
 	if b.proxy, err = newProxy(c.Seed, c.Harm); err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func newBed(c Config) (*bed, error) {
 	observe := newObserver(b.journal)
 	for range 4 {
 		for _, protocol := range [][]connect.ClientOption{nil, {connect.WithGRPC()}, {connect.WithGRPCWeb()}} {
-			b.clients = append(b.clients, newClient(b.proxy.url(), observe, b.issuer, protocol...))
+			b.clients = append(b.clients, newClient(b.proxy.url(), observe, b.policies.tracing, b.issuer, protocol...))
 		}
 	}
 	return b, nil

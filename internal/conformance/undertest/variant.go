@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/deadline"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/retry"
 	"github.com/interconnect-go/interconnect/streamwrap"
+	"github.com/interconnect-go/interconnect/tracing"
 )
 
 // variant is what stands around connect in one run of the suite.
@@ -78,6 +80,7 @@ func (v *variant) observe() {
 // with limits that nobody reaches.
 func (v *variant) usePolicies() {
 	v.observe()
+	spans := tracing.NewInterceptor(tracing.WithTracerProvider(sdk.NewTracerProvider()), tracing.WithResponseTrace())
 	deadlines := deadline.NewInterceptor(deadline.Policy{
 		FirstMessage: time.Minute, ReceiveIdle: time.Minute, SendStall: time.Minute, MaxLifetime: time.Hour,
 	})
@@ -91,6 +94,7 @@ func (v *variant) usePolicies() {
 		)
 	}
 	v.client = append(v.client,
+		spans,
 		deadline.NewInterceptor(deadline.Policy{ReceiveIdle: time.Minute}),
 		retry.NewInterceptor(retry.Policy{}),
 		limits(),
@@ -98,6 +102,7 @@ func (v *variant) usePolicies() {
 	)
 	v.wrapHandler = deadlines.Handler
 	v.gates = []connect.HandlerOption{
+		spans.HandlerOption(),
 		deadlines.HandlerOption(),
 		limits().HandlerOption(),
 		auth.NewServerInterceptor(auth.Anonymous()).HandlerOption(),
