@@ -51,17 +51,24 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 	}
 	// All that are refused now would be back at the same time.
 	delay := result.RetryAfter + time.Duration(rand.Float64()*float64(result.RetryAfter)/5) //nolint:gosec // to spread them
+	comeBack(call, err, delay)
+	if !call.IsClient() {
+		r.announce(call, result)
+	}
+	return err
+}
+
+// comeBack says in an error, and in headers on handlers, when to try again.
+func comeBack(call *streamwrap.Call, err *connect.Error, delay time.Duration) {
 	attach(err, retryInfo(delay))
 	if call.IsClient() {
-		return err
+		return
 	}
 	seconds := strconv.Itoa(int(math.Ceil(delay.Seconds())))
 	if !call.SetResponseHeader("Retry-After", seconds) {
 		err.Meta().Set("Retry-After", seconds)
 	}
 	err.Meta().Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(min(delay.Milliseconds(), math.MaxInt32), 10))
-	r.announce(call, result)
-	return err
 }
 
 func attach(err *connect.Error, detail proto.Message) {
