@@ -28,9 +28,10 @@ func (r Rule) apply(c *config) {
 
 // config is what the options set.
 type config struct {
-	rules   []*rule
-	observe func(context.Context, Event)
-	always  bool
+	rules     []*rule
+	adaptives []*Adaptive
+	observe   func(context.Context, Event)
+	always    bool
 }
 
 // Event is a decision.
