@@ -150,10 +150,6 @@ func (a *Adaptive) reclaim(now time.Duration) {
 // share gives what is free to those who wait, and sends those away who have waited for
 // too long.
 func (a *Adaptive) share(now time.Duration) {
-	for w := a.queue.late(now); w != nil; w = a.queue.late(now) {
-		w.turn(refused, now)
-		w.ready <- struct{}{}
-	}
 	for a.free() {
 		w, p := a.queue.next(now), opening
 		if w == nil || a.backlogNext && a.backlog.first != nil {
@@ -164,6 +160,10 @@ func (a *Adaptive) share(now time.Duration) {
 		}
 		a.backlogNext = p == opening
 		a.give(w, p, now)
+		w.ready <- struct{}{}
+	}
+	for w := a.queue.late(now); w != nil; w = a.queue.late(now) {
+		w.turn(refused, now)
 		w.ready <- struct{}{}
 	}
 }
