@@ -38,7 +38,7 @@ import (
 // # What happens to the rest
 //
 // An RPC that finds no slot waits in a queue: for 100 ms at most, and for 5 ms when the
-// queue has not been empty for 100 ms, from when on the last one is served first. No
+// queue has not been served to its end for 100 ms, from when on the last one is served first. No
 // more wait than the limit is. What is refused has [connect.CodeUnavailable] and says
 // when to come back, later the longer there is overload; with a gate it is refused
 // before it is decoded. Messages of streams that have begun are not refused: they wait
@@ -160,6 +160,9 @@ func (a *Adaptive) share(now time.Duration) {
 		}
 		a.backlogNext = p == opening
 		a.give(w, p, now)
+		if a.queue.len == 0 {
+			a.queue.served()
+		}
 		w.ready <- struct{}{}
 	}
 	for w := a.queue.late(now); w != nil; w = a.queue.late(now) {

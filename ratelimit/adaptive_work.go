@@ -109,6 +109,7 @@ func (w *work) acquire(ctx context.Context, p phase) verdict {
 	}
 	if free := a.free(); free || a.config.DryRun {
 		a.give(w, p, now)
+		a.queue.served()
 		a.mu.Unlock()
 		return verdict{ok: true, over: !free}
 	}
@@ -117,7 +118,7 @@ func (w *work) acquire(ctx context.Context, p phase) verdict {
 	case p == working:
 		w.turn(delayed, now)
 	case a.queue.len >= a.limit.now():
-		standing := now - a.queue.standing
+		standing := a.queue.standing(now)
 		a.mu.Unlock()
 		return verdict{standing: standing}
 	default:
@@ -131,7 +132,7 @@ func (w *work) acquire(ctx context.Context, p phase) verdict {
 	ended := a.clock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return verdict{ok: ok, waited: ended - now, standing: ended - a.queue.standing}
+	return verdict{ok: ok, waited: ended - now, standing: a.queue.standing(ended)}
 }
 
 // arm prepares a wait.
@@ -185,7 +186,7 @@ func (w *work) giveUp() {
 type ending uint8
 
 const (
-	asked  ending = iota // for the next message
+	asked  ending = iota // for a message
 	sent                 // an answer
 	failed               // with an error
 	left                 // or nobody knows
@@ -203,8 +204,8 @@ func (w *work) done(by ending) {
 	switch {
 	case !w.held.Load():
 		return // it was taken back
-	case w.phase == opening && by == asked && !w.uploads:
-		return // for its request, which is still to come
+	case by == asked && !w.uploads:
+		return // for its request, or whether there is more, which connect does
 	case w.phase == working:
 		w.measure(now-w.since, by, now)
 	}

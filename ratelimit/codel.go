@@ -5,38 +5,48 @@ import "time"
 // The parameters of controlled delay.
 const (
 	queueTarget   = 5 * time.Millisecond   // how long one waits during overload
-	queueInterval = 100 * time.Millisecond // how long one waits else, and what is overload
+	queueInterval = 100 * time.Millisecond // how long a queue stands until it is overload
 )
 
 // codel is a queue with controlled delay (CoDel, RFC 8289, as servers have it): a queue
 // that goes away has absorbed a burst, one that stays only makes everybody late. So when
-// it has not been empty for an interval, nobody waits for longer than the target, and
-// the last is served first: of all that wait its client is the likeliest to wait, too.
+// it has not been served to its end for an interval, nobody waits for longer than the
+// target, and the last is served first: of all that wait its client is the likeliest to
+// wait, too.
 type codel struct {
 	line
 
-	standing time.Duration // since when it is not empty
+	stands bool
+	since  time.Duration // when it stands
 }
 
 // push adds an RPC.
 func (q *codel) push(w *work, now time.Duration) {
-	if q.len == 0 {
-		q.standing = now
+	if !q.stands {
+		q.stands, q.since = true, now
 	}
 	w.turn(queued, now)
 }
 
-// overloaded reports whether the queue stays.
-func (q *codel) overloaded(now time.Duration) bool {
-	return q.len > 0 && now-q.standing >= queueInterval
+// served notes that nobody has to wait, or that all got what they have waited for. It is
+// not enough that the queue is empty: everybody may have given up.
+func (q *codel) served() { q.stands = false }
+
+// standing returns for how long the queue has been there.
+func (q *codel) standing(now time.Duration) time.Duration {
+	if !q.stands {
+		return 0
+	}
+	return now - q.since
 }
 
-// patience returns how long one may wait.
+// overloaded reports whether the queue stays.
+func (q *codel) overloaded(now time.Duration) bool { return q.standing(now) >= queueInterval }
+
+// patience returns how long one may wait who comes now: until there is overload, if no
+// slot is free before, or for the target.
 func (q *codel) patience(now time.Duration) time.Duration {
-	if q.overloaded(now) {
-		return queueTarget
-	}
-	return queueInterval
+	return max(queueInterval-q.standing(now), queueTarget)
 }
 
 // next returns whose turn it is, nil for nobody's.
@@ -49,7 +59,7 @@ func (q *codel) next(now time.Duration) *work {
 
 // late returns who has waited for longest, if that is too long.
 func (q *codel) late(now time.Duration) *work {
-	if w := q.first; w != nil && now-w.since >= q.patience(now) {
+	if w := q.first; w != nil && q.overloaded(now) && now-w.since >= queueTarget {
 		return w
 	}
 	return nil

@@ -164,7 +164,7 @@ func TestOverloadedPatience(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := fixed(40)
-		a.fill(t)
+		taken := a.fill(t)
 		begin := time.Now()
 		out := arrive(t, a, 30, 4*time.Millisecond)
 		for range 30 {
@@ -181,7 +181,15 @@ func TestOverloadedPatience(t *testing.T) {
 		if took := time.Since(begin); took > 2*queueInterval {
 			t.Errorf("the queue stands for %v", took)
 		}
-		// It was empty, so there is no overload any more.
+		// It is empty because all have given up. There is still overload.
+		if o := <-arrive(t, a, 1, 0); o.when != queueTarget {
+			t.Errorf("waited for %v, want %v", o.when, queueTarget)
+		}
+		// Now there is none any more.
+		time.AfterFunc(time.Millisecond, func() { taken[0].done(sent) })
+		if o := <-arrive(t, a, 1, 0); !o.ok {
+			t.Errorf("%+v", o)
+		}
 		if o := <-arrive(t, a, 1, 0); o.when != queueInterval {
 			t.Errorf("waited for %v, want %v", o.when, queueInterval)
 		}
