@@ -43,8 +43,11 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 		}
 		call.opening.Store(true)
 		call.mu.Lock()
-		defer call.mu.Unlock()
 		call.gated = append(call.gated, &gated{t: i.t, s: state, ctx: octx})
+		call.mu.Unlock()
+		if call.scope.parent.Err() != nil {
+			call.refuseGated() // what runs at the end of the request may have run before
+		}
 		return octx, nil
 	}
 }
