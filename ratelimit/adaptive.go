@@ -50,9 +50,9 @@ import (
 // It grows by its square root after each 50 samples, or as many as it is if that is
 // more, of which the mean is within the tolerance; beyond it is multiplied with 0.9, or
 // 0.5 if it is that much too slow. It stays as it is if less than half of it is in use.
-// How long work usually takes is what it took with MinLimit in use, or less. If that
-// is not known for a minute, and only then and if work takes too long by what is known,
-// the limit is MinLimit for the time of 50 samples. RPCs that fail count only if they
+// How long work usually takes is what it took with MinLimit in use, or less. If work
+// takes too long by that, and it was learned more than a minute ago, sooner if it was
+// learned for the first times, then the limit is MinLimit for the time of 50 samples. RPCs that fail count only if they
 // took longer than usual: most errors are quick.
 //
 // It is safe for concurrent use, has no goroutines and allocates nothing but for what

@@ -11,8 +11,9 @@ const (
 	// by a seventh of it.
 	windowSamples = 50
 
-	// usualAge is how long it is known how long work usually takes.
-	usualAge = time.Minute
+	// How long it is believed how long work usually takes: after it was learned for
+	// the first time, which may have been a bad moment, and in the end.
+	firstTrust, fullTrust = time.Second, time.Minute
 
 	// What the limit is multiplied with if work takes too long.
 	backoffLeast, backoffMost = 0.9, 0.5
@@ -25,6 +26,7 @@ type aimd struct {
 
 	usual   time.Duration // what work takes with least under way; 0 is unknown
 	learned time.Duration // when that was
+	trust   time.Duration // for how long it is believed
 	probing bool          // nothing but least is allowed, to learn it
 	skipped int           // while it is
 
@@ -74,12 +76,14 @@ func (l *aimd) sample(took time.Duration, underWay int, now time.Duration) {
 	}
 }
 
-// learn takes in how long work takes while there is little of it.
+// learn takes in how long work takes while there is little of it. What disturbs that
+// makes it longer: what is shorter is the truth.
 func (l *aimd) learn(mean, now time.Duration) {
-	if l.usual == 0 {
+	if l.usual == 0 || mean < l.usual {
 		l.usual = mean
 	}
 	l.usual, l.learned = max((l.usual+mean)/2, 1), now
+	l.trust = min(max(2*l.trust, firstTrust), fullTrust)
 }
 
 // adjust moves the limit, or finds out first whether usual is what it was.
@@ -88,7 +92,7 @@ func (l *aimd) adjust(mean, now time.Duration) {
 	switch {
 	case slower <= 1:
 		l.limit = min(l.limit+math.Sqrt(l.limit), l.most)
-	case l.usual == 0 || now-l.learned > usualAge:
+	case l.usual == 0 || now-l.learned > l.trust:
 		l.probing, l.skipped = true, 0
 	default:
 		l.limit = max(l.limit*max(min(1/slower, backoffLeast), backoffMost), l.least)

@@ -141,6 +141,37 @@ func TestAIMD(t *testing.T) {
 	}
 }
 
+// TestBadMoments: what was learned while the machine was busy otherwise is found out to
+// be wrong within seconds, not after a minute.
+func TestBadMoments(t *testing.T) {
+	t.Parallel()
+	c := AdaptiveConfig{}
+	c.fill()
+	l := newAIMD(c)
+	const usual = 10 * time.Millisecond
+	clock := l.play(time.Hour, windows{count: 1, took: 10 * usual}, windows{count: 1, took: 10 * usual})
+	if l.usual != 10*usual || l.probing {
+		t.Fatalf("usual %v, probing %v", l.usual, l.probing)
+	}
+	clock = l.play(clock, windows{count: 1, took: 30 * usual, after: firstTrust})
+	if !l.probing {
+		t.Fatal("no probe")
+	}
+	clock = l.play(clock, windows{count: 1, took: usual})
+	if l.usual != usual || l.probing {
+		t.Errorf("usual %v, probing %v", l.usual, l.probing)
+	}
+	// The next one is later.
+	clock = l.play(clock, windows{count: 1, took: 3 * usual, after: firstTrust})
+	if l.probing {
+		t.Error("a probe too soon")
+	}
+	l.play(clock, windows{count: 1, took: 3 * usual, after: firstTrust})
+	if !l.probing {
+		t.Error("no probe")
+	}
+}
+
 // TestProbesEnd: also if nothing that happens is a sample.
 func TestProbesEnd(t *testing.T) {
 	t.Parallel()

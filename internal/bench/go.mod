@@ -13,6 +13,8 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
+require golang.org/x/time v0.16.0 // indirect
+
 require (
 	github.com/interconnect-go/interconnect v0.0.0
 	golang.org/x/net v0.60.0 // indirect
