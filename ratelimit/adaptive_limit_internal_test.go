@@ -111,15 +111,19 @@ func TestAIMD(t *testing.T) {
 		{
 			name: "a probe that finds that work is slower leaves the limit as it is",
 			history: []windows{
-				known, {count: 1, took: 3 * usual, after: time.Minute},
-				{count: 1, took: 3 * usual}, {count: 1, took: 3 * usual},
+				known,
+				{count: 1, took: 3 * usual, after: time.Minute},
+				{count: 1, took: 3 * usual},
+				{count: 1, took: 3 * usual},
 			}, min: 24, max: 24,
 		},
 		{
 			name: "a probe that finds that it is not leads to a decrease",
 			history: []windows{
-				known, {count: 1, took: 3 * usual, after: time.Minute},
-				{count: 1, took: usual}, {count: 1, took: 3 * usual},
+				known,
+				{count: 1, took: 3 * usual, after: time.Minute},
+				{count: 1, took: usual},
+				{count: 1, took: 3 * usual},
 			}, min: 13, max: 13,
 		},
 		{

@@ -186,7 +186,8 @@ func TestDeaths(t *testing.T) {
 		TuneServer: func(s *http.Server) { s.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) }, // of panics
 	})
 	faults := []conntest.Fault{
-		{}, conntest.Fail(connect.CodeInternal, "boom"), conntest.Panic("boom"), conntest.Panic("boom").After(2),
+		{},
+		conntest.Fail(connect.CodeInternal, "boom"), conntest.Panic("boom"), conntest.Panic("boom").After(2),
 		conntest.ReturnEarly().After(1), conntest.ReturnEOF(), conntest.Delay(time.Millisecond), conntest.Block(),
 		conntest.Block().After(1), conntest.Delay(2 * time.Millisecond).After(1),
 	}
