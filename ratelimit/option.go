@@ -31,9 +31,10 @@ func (r Rule) apply(c *config) {
 
 // config is what the options set.
 type config struct {
-	rules   []*rule
-	observe func(context.Context, Event)
-	always  bool
+	rules     []*rule
+	adaptives []*Adaptive
+	observe   func(context.Context, Event)
+	always    bool
 }
 
 func newConfig(opts []Option) config {

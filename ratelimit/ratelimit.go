@@ -61,6 +61,7 @@ func NewInterceptor(opts ...Option) *Interceptor {
 // headers leave, because opening a stream must not wait.
 func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.Context, *stream, error) {
 	s := &stream{i: i, call: call}
+	i.limits(call, &s.work)
 	for _, r := range i.rules {
 		if r.Match != nil && !r.Match(call) {
 			continue

@@ -50,7 +50,7 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 	if result.Never {
 		return err
 	}
-	postpone(call, err, result.RetryAfter)
+	postpone(call, err, spread(result.RetryAfter))
 	if call.IsClient() {
 		return err
 	}
@@ -60,7 +60,6 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 
 // postpone says in a refusal, and in the headers that go with it, when to come back.
 func postpone(call *streamwrap.Call, err *connect.Error, delay time.Duration) {
-	delay = spread(delay)
 	rpcerror.Attach(err, retryInfo(delay))
 	if call.IsClient() {
 		return

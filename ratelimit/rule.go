@@ -134,9 +134,14 @@ func (r *Rule) check() {
 		fail("Shape is for bytes")
 	case r.MaxWait < 0 || r.MaxWaiters < 0:
 		fail("MaxWait or MaxWaiters is negative")
-	case strings.ContainsFunc(r.Name, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }):
+	case !validName(r.Name):
 		fail("its Name cannot stand in a header")
 	}
+}
+
+// validName reports whether a name can stand in a header, in quotes.
+func validName(name string) bool {
+	return !strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' })
 }
 
 // mode returns what happens beyond the limit, on one side.

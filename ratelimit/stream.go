@@ -20,6 +20,8 @@ type stream struct {
 	sent      []*share // of either direction
 	received  []*share
 	admitted  bool
+
+	work work
 }
 
 // share is a rule and who its RPC counts for.
@@ -47,7 +49,7 @@ func (s *stream) add(r *rule, key string) {
 
 // idle reports whether nothing of the RPC needs to be seen any more.
 func (s *stream) idle() bool {
-	if len(s.sent)+len(s.received) > 0 {
+	if len(s.sent)+len(s.received) > 0 || s.work.of != nil {
 		return false
 	}
 	for _, one := range s.admission {
@@ -58,19 +60,32 @@ func (s *stream) idle() bool {
 	return true
 }
 
-// admit asks all rules that count RPCs. If one refuses, nothing is taken.
+// admit asks all rules that count RPCs, and then the Adaptive. If one refuses, nothing
+// is taken.
 func (s *stream) admit(ctx context.Context) error {
-	for n, one := range s.admission {
-		if err := s.take(ctx, one, one.cost(s.call, nil, -1)); err != nil {
-			for _, before := range s.admission[:n] {
-				s.giveBack(ctx, before)
-			}
-			return err
+	err := s.takeAll(ctx)
+	if err == nil {
+		err = s.openWork(ctx)
+	}
+	if err != nil {
+		for _, one := range s.admission {
+			s.giveBack(ctx, one)
 		}
+		return err
 	}
 	s.admitted = true
 	if s.i.always && !s.call.IsClient() {
 		announce(s.call, s.admission)
+	}
+	return nil
+}
+
+// takeAll asks the rules until one refuses.
+func (s *stream) takeAll(ctx context.Context) error {
+	for _, one := range s.admission {
+		if err := s.take(ctx, one, one.cost(s.call, nil, -1)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -89,7 +104,13 @@ func (s *stream) giveBack(ctx context.Context, one *share) {
 
 // header implements the Header hook.
 func (s *stream) header(ctx context.Context, _ http.Header) error {
-	if !s.call.IsClient() || s.admitted {
+	if !s.call.IsClient() {
+		if s.work.stream {
+			s.work.done(left) // unless it ends with a Send, which was told before
+		}
+		return nil
+	}
+	if s.admitted {
 		return nil
 	}
 	if err := s.i.awaitPause(ctx, s.call); err != nil {
@@ -100,6 +121,7 @@ func (s *stream) header(ctx context.Context, _ http.Header) error {
 
 // send implements the Send hook.
 func (s *stream) send(ctx context.Context, msg any) error {
+	s.work.done(sent)
 	for _, one := range s.sent {
 		if err := s.pass(ctx, one, one.cost(s.call, msg, -1)); err != nil {
 			return err
@@ -121,6 +143,7 @@ func (s *stream) messageSent(ctx context.Context, m *streamwrap.Message) {
 // receive implements the Receive hook: whoever waits here does not read, which its
 // client notices.
 func (s *stream) receive(ctx context.Context) error {
+	s.work.done(asked)
 	for _, one := range s.received {
 		if one.mode(s.call.IsClient()) == Reject {
 			continue // when there is a message
@@ -156,7 +179,10 @@ func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) err
 			return err
 		}
 	}
-	return nil
+	if m.Err != nil {
+		return nil
+	}
+	return s.beginWork(ctx)
 }
 
 // pass lets n events of a direction pass, or refuses them.
@@ -176,6 +202,9 @@ func (s *stream) pass(ctx context.Context, one *share, n int) error {
 
 // returns implements the Return hook.
 func (s *stream) returns(_ context.Context, err error) error {
+	if err != nil && !s.work.stream {
+		s.work.done(failed)
+	}
 	if s.call.IsClient() && err != nil {
 		s.i.notePause(s.call, err)
 	}
@@ -184,6 +213,7 @@ func (s *stream) returns(_ context.Context, err error) error {
 
 // end implements the End hook.
 func (s *stream) end(ctx context.Context, _ *streamwrap.End) {
+	s.work.done(left)
 	for _, one := range s.admission {
 		if one.slots != nil {
 			s.giveBack(ctx, one)

@@ -31,6 +31,6 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // unavailability returns the error of an RPC about which a limiter cannot tell.
 func unavailability(call *streamwrap.Call, cause *UnavailableError) *connect.Error {
 	err := connect.NewError(connect.CodeUnavailable, errUnavailable)
-	postpone(call, err, cause.RetryAfter)
+	postpone(call, err, spread(cause.RetryAfter))
 	return err
 }

@@ -44,6 +44,7 @@ func Sections() []Section {
 		authTable(),
 		tracingTable(),
 		tracingCostTable(),
+		adaptiveTable(),
 	}
 }
 
