@@ -29,7 +29,9 @@ func TestGateThatOutlastsItsRequest(t *testing.T) {
 			End: func(*nothing, context.Context, *streamwrap.End) { ended.Add(1) },
 		})
 		quick := streamwrap.NewInterceptor(streamwrap.Hooks[nothing]{
-			Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) { return nil, &nothing{}, nil },
+			Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) {
+				return nil, &nothing{}, nil
+			},
 		})
 		srv := c.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{
 			connect.WithRequestGate(quick.Gate()), connect.WithRequestGate(i.Gate()),
