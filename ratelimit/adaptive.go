@@ -56,7 +56,7 @@ import (
 // took longer than usual: most errors are quick.
 //
 // It is safe for concurrent use, has no goroutines and allocates nothing but for what
-// waits. A unary RPC costs it about 150 ns.
+// waits. A unary RPC costs it about 120 ns, a message that is worked on about 100.
 type Adaptive struct {
 	config AdaptiveConfig
 	base   time.Time

@@ -127,7 +127,7 @@ func TestRetryAfterGrows(t *testing.T) {
 					delays[delay] = true
 				}
 			})
-			time.Sleep(3 * time.Millisecond) // there is always one that waits
+			time.Sleep(20 * time.Millisecond)
 		}
 		wg.Wait()
 		if low < 2*time.Second || high > 4*time.Second || high-low < time.Second || len(delays) < 100 {
