@@ -2,6 +2,9 @@ package ratelimit_test
 
 import (
 	"context"
+	"errors"
+	"io"
+	"log"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -9,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/ratelimit"
@@ -41,6 +45,17 @@ func wantCode(tb testing.TB, err error, code connect.Code) {
 	if connect.CodeOf(err) != code || err == nil {
 		tb.Errorf("got %v, want %v", err, code)
 	}
+}
+
+var errTest = errors.New("test")
+
+// size returns how large a message is when it is encoded.
+func size(m proto.Message) int { return proto.Size(m) }
+
+// quiet returns a config of a server that does not log what panics.
+func quiet(config conntest.Config) conntest.Config {
+	config.TuneServer = func(s *http.Server) { s.ErrorLog = log.New(io.Discard, "", 0) }
+	return config
 }
 
 // place is where an interceptor stands.
