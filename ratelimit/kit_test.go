@@ -9,10 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/ratelimit"
@@ -75,17 +78,21 @@ func (p place) String() string {
 	return name
 }
 
-// start starts a server and its clients, with the interceptor in its place.
-func (p place) start(tb testing.TB, c conntest.Case, i *ratelimit.Interceptor, config conntest.Config) (*conntest.Server, *conntest.Clients) {
+// start starts a server and its clients, with the interceptor in its place, and on
+// handlers in front of other options.
+func (p place) start(
+	tb testing.TB, c conntest.Case, i *ratelimit.Interceptor, config conntest.Config, opts ...connect.HandlerOption,
+) (*conntest.Server, *conntest.Clients) {
 	tb.Helper()
 	if p.engine {
 		config = withEngine(config)
 	}
 	if !p.client {
-		config.HandlerOptions = append(config.HandlerOptions, i.HandlerOption())
+		config.HandlerOptions = append(append(config.HandlerOptions, i.HandlerOption()), opts...)
 		srv := c.Start(tb, config)
 		return srv, c.Clients(srv)
 	}
+	config.HandlerOptions = append(config.HandlerOptions, opts...)
 	srv := c.Start(tb, config)
 	if !p.engine {
 		return srv, c.Clients(srv, connect.WithInterceptors(i))
@@ -150,4 +157,20 @@ func (j *journal) take() []ratelimit.Event {
 	events := j.events
 	j.events = nil
 	return events
+}
+
+// waitForSlots waits until no slot is taken: connect hands over the response before the
+// server's side is over.
+func waitForSlots(tb testing.TB, i *ratelimit.Interceptor) {
+	tb.Helper()
+	synctest.Wait()
+	time.Sleep(time.Second)
+	if taken, waiting, keys := i.Slots(); taken+waiting+keys != 0 {
+		tb.Errorf("%d slots taken, %d wait, %d keys", taken, waiting, keys)
+	}
+}
+
+// retryIn returns a detail that asks for a pause.
+func retryIn(d time.Duration) *errdetails.RetryInfo {
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(d)}
 }
