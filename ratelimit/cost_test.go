@@ -266,6 +266,7 @@ func allower(l *rate.Limiter) func() { return func() { l.Allow() } }
 
 // TestContractOfModes: the contract of each mode alone, and of a dry run.
 func TestContractOfModes(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []ratelimit.Mode{ratelimit.Default, ratelimit.Reject, ratelimit.Wait, ratelimit.Shape} {
 		for _, dry := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d/%v", mode, dry), func(t *testing.T) {

@@ -3,10 +3,10 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,11 +44,16 @@ var deaths = map[string]func(ctx context.Context, d *dying){
 	},
 	"refused by a gate": func(ctx context.Context, d *dying) { d.do(ctx, nil, "Refuse-Gate", "1") },
 	"refused by a rule": func(ctx context.Context, d *dying) { d.do(ctx, nil, "Refuse-Rule", "1") },
-	"not decodable": func(ctx context.Context, d *dying) {
-		// A string that is no UTF-8, which BytesValue takes and another type does not.
+	"not decodable": func(ctx context.Context, d *dying) { // a varint, where bytes belong
 		if d.c.Kind == connect.StreamTypeUnary {
 			_, _ = d.odd.CallUnary(ctx, connect.NewRequest(wrapperspb.Int64(1<<62)))
+			return
 		}
+		stream := d.oddStream.CallBidiStream(ctx)
+		_ = stream.Send(wrapperspb.Int64(1 << 62))
+		_ = stream.CloseRequest()
+		_, _ = stream.Receive()
+		_ = stream.CloseResponse()
 	},
 	"closed at once": func(ctx context.Context, d *dying) {
 		if d.c.Kind == connect.StreamTypeBidi {
@@ -69,10 +74,11 @@ var deaths = map[string]func(ctx context.Context, d *dying){
 
 // dying makes RPCs that end somehow.
 type dying struct {
-	c       conntest.Case
-	clients *conntest.Clients
-	odd     *connect.Client[wrapperspb.Int64Value, conntest.Message]
-	random  *rand.Rand
+	c         conntest.Case
+	clients   *conntest.Clients
+	odd       *connect.Client[wrapperspb.Int64Value, conntest.Message]
+	oddStream *connect.Client[wrapperspb.Int64Value, conntest.Message]
+	random    *rand.Rand
 }
 
 func (d *dying) delay() time.Duration { return time.Duration(d.random.IntN(20)) * time.Millisecond }
@@ -85,7 +91,7 @@ func (d *dying) do(ctx context.Context, fault any, header ...string) {
 	for n := 0; n < len(header); n += 2 {
 		h.Set(header[n], header[n+1])
 	}
-	h.Set("X-User", fmt.Sprint(d.random.IntN(4)))
+	h.Set("X-User", strconv.Itoa(d.random.IntN(4)))
 	_ = d.clients.Do(ctx, d.c.Kind, h, words...)
 }
 
@@ -115,11 +121,19 @@ func TestSlotsAfterRandomDeaths(t *testing.T) {
 		)
 		config := quiet(conntest.Config{})
 		srv, clients := p.start(t, c, limits, config, connect.WithRequestGate(refuseByHeader))
+		options := []connect.ClientOption{c.Option()}
+		if p.client {
+			options = append(options, connect.WithInterceptors(limits))
+		}
+		odd := func(procedure string) *connect.Client[wrapperspb.Int64Value, conntest.Message] {
+			return connect.NewClient[wrapperspb.Int64Value, conntest.Message](srv.Client(), srv.URL+procedure, options...)
+		}
 		var workers sync.WaitGroup
 		for w := range 16 {
 			d := &dying{
 				c: c, clients: clients, random: rand.New(rand.NewPCG(1, uint64(w))), //nolint:gosec // no secret
-				odd: connect.NewClient[wrapperspb.Int64Value, conntest.Message](srv.Client(), srv.URL+conntest.UnaryProcedure, c.Option()),
+				odd:       odd(conntest.UnaryProcedure),
+				oddStream: odd(map[bool]string{true: conntest.BidiProcedure, false: conntest.ClientProcedure}[c.Transport.HTTP2()]),
 			}
 			workers.Go(func() {
 				for range runs/16 + 1 {

@@ -167,6 +167,7 @@ func TestRefundsAreOfTheLastMessage(t *testing.T) {
 		"received, same": {On: ratelimit.ReceivedMessages, Limiter: &broken{spy: plenty(), from: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name != "received, same" {
 				t.Skip("BUG 10: after a message that took nothing, a failure gives back the message before it")
 			}

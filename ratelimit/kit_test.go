@@ -3,8 +3,7 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -57,7 +56,7 @@ func size(m proto.Message) int { return proto.Size(m) }
 
 // quiet returns a config of a server that does not log what panics.
 func quiet(config conntest.Config) conntest.Config {
-	config.TuneServer = func(s *http.Server) { s.ErrorLog = log.New(io.Discard, "", 0) }
+	config.TuneServer = func(s *http.Server) { s.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) }
 	return config
 }
 

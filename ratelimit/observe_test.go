@@ -53,10 +53,11 @@ func TestObserver(t *testing.T) {
 					if e.Waited > 0 {
 						text += " " + e.Waited.String()
 					}
-					for name, is := range map[string]bool{" dry": e.DryRun, " error": e.Err != nil} {
-						if is {
-							text += name
-						}
+					if e.DryRun {
+						text += " dry"
+					}
+					if e.Err != nil {
+						text += " error"
 					}
 					if e.Missing {
 						text += " missing"
@@ -132,7 +133,8 @@ func TestDryRunChangesNothing(t *testing.T) {
 // and Match leaves RPCs alone.
 func TestKeysOfUnits(t *testing.T) {
 	t.Parallel()
-	eachPlace(t, conntest.Matrix{Transports: web}, func(t *testing.T, c conntest.Case, p place) {
+	protocols := []conntest.Protocol{conntest.GRPC}
+	eachPlace(t, conntest.Matrix{Transports: web, Protocols: protocols}, func(t *testing.T, c conntest.Case, p place) {
 		type user struct{}
 		identity := ratelimit.ByIdentity(func(ctx context.Context) (string, bool) {
 			name, ok := ctx.Value(user{}).(string)

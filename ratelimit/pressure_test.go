@@ -60,11 +60,9 @@ func TestBackPressureOnClients(t *testing.T) {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					send := func(*conntest.Message) error { return nil }
+					send := clients.Bidi.CallBidiStream(ctx).Send
 					if c.Kind == connect.StreamTypeClient {
 						send = clients.Client.CallClientStream(ctx).Send
-					} else {
-						send = clients.Bidi.CallBidiStream(ctx).Send
 					}
 					for send(conntest.Text(strings.Repeat("x", size))) == nil {
 						sent.Add(1)

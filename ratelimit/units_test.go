@@ -11,11 +11,8 @@ import (
 	"github.com/interconnect-go/interconnect/ratelimit"
 )
 
-// words are the messages of an RPC, and their sizes: a tag, a length and the text.
-var (
-	words     = []string{"one", "four", "eleven"}
-	wordSizes = []int{5, 6, 8}
-)
+// words are the messages of an RPC, of 5, 6 and 8 bytes: a tag, a length and the text.
+var words = []string{"one", "four", "eleven"}
 
 // traffic returns how many messages and bytes a client sends and receives in an RPC with
 // words: the echo service returns those of a client stream as one, and the one of a

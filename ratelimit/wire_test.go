@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -99,7 +100,7 @@ func refused(t *testing.T, c conntest.Case, config conntest.Config) (*answer, *c
 	defer func() { <-done }()
 	for range 4 {
 		err := clients.Do(t.Context(), c.Kind, http.Header{"X-User": {secret}}, "one").Err
-		if e, ok := err.(*connect.Error); ok {
+		if e := (*connect.Error)(nil); errors.As(err, &e) {
 			return client.last(), e
 		}
 	}
@@ -344,6 +345,7 @@ func TestHeadersAlwaysOfOddRules(t *testing.T) {
 		"dry":   {ratelimit.Rule{Limiter: never{time.Second}, DryRun: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			conntest.Matrix{Transports: web[:1], Protocols: []conntest.Protocol{conntest.Connect}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				srv := c.Start(t, behind(ratelimit.NewInterceptor(tt.rule, ratelimit.WithHeadersAlways()), conntest.Config{}))
 				client := &tap{HTTPClient: srv.Client()}
@@ -431,10 +433,10 @@ func TestPauses(t *testing.T) {
 		"garbage":     {asksForPause(0, "soon"), 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if tt.least > 20*time.Second {
 				t.Skip("BUG 17: a pause is up to 36 s long, not 30")
 			}
-			t.Parallel()
 			conntest.Matrix{Transports: web[:1], Kinds: []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeServer}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				config := conntest.Config{}
 				config.Service.Unary = func(context.Context, *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
