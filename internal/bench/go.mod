@@ -9,6 +9,7 @@ replace github.com/interconnect-go/interconnect => ../..
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/klauspost/compress v1.20.3
+	golang.org/x/time v0.16.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 )
