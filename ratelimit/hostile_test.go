@@ -81,9 +81,6 @@ func TestHostileForwardedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "empty line from the proxy" {
-				t.Skip("BUG 18: an empty line of X-Forwarded-For does not stop the walk")
-			}
 			got, ok, _ := scriptedKey(t, ratelimit.ByPeerIP(proxies...), tt.remote, http.Header{"X-Forwarded-For": tt.forwarded})
 			if !ok || got != tt.want {
 				t.Errorf("%q, %v, want %q", got, ok, tt.want)
@@ -117,9 +114,6 @@ func TestHostileForwardedForIsCheap(t *testing.T) {
 		"lines":           {"10.0.0.1:1", lines("10.0.0.1")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "proxies" || name == "lines" {
-				t.Skip("BUG 19: 1 MiB of trusted hops costs 130 000 allocations")
-			}
 			key, header := ratelimit.ByPeerIP(trusted...), http.Header{"X-Forwarded-For": tt.forwarded}
 			_, _, took := scriptedKey(t, key, tt.remote, header)
 			_, _, none := scriptedKey(t, key, tt.remote, nil)
@@ -194,9 +188,6 @@ func TestLimitsOfOthers(t *testing.T) {
 	for name, limit := range map[string]rate.Limit{"NaN": rate.Limit(math.NaN()), "negative": -1, "zero": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "NaN" {
-				t.Skip("BUG 20: FromRate allows everything if the limit is no number")
-			}
 			conntest.Matrix{Transports: web[:1], Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				limits := ratelimit.NewInterceptor(ratelimit.Rule{Limiter: ratelimit.FromRate(rate.NewLimiter(limit, 1))})
 				srv := c.Start(t, behind(limits, conntest.Config{}))
