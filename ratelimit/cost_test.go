@@ -202,7 +202,7 @@ func BenchmarkMessage(b *testing.B) {
 		}{
 			{"none", nil},
 			{"bare", bare()},
-			{"messages", ratelimit.NewInterceptor(both(ratelimit.Wait, limiters["keyed"])[:0:0]...)},
+			{"no rules", ratelimit.NewInterceptor()},
 			{"keyed, default", ratelimit.NewInterceptor(both(ratelimit.Default, limiters["keyed"])...)},
 			{"global, default", ratelimit.NewInterceptor(both(ratelimit.Default, limiters["global"])...)},
 			{"x/time/rate, default", ratelimit.NewInterceptor(both(ratelimit.Default, limiters["FromRate"])...)},

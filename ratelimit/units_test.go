@@ -207,3 +207,29 @@ func TestConcurrentUnit(t *testing.T) {
 		}
 	})
 }
+
+// TestReceivedBytesAreThoseOfTheWire: with an Engine a message counts as it travels, here
+// as JSON, without one as it is encoded in protobuf.
+func TestReceivedBytesAreThoseOfTheWire(t *testing.T) {
+	t.Parallel()
+	kinds := []connect.StreamType{connect.StreamTypeClient, connect.StreamTypeBidi}
+	m := conntest.Matrix{Transports: web, Kinds: kinds, Codecs: []conntest.Codec{conntest.JSON}}
+	eachPlace(t, m, func(t *testing.T, c conntest.Case, p place) {
+		if p.client {
+			return // receives other messages
+		}
+		spy := plenty()
+		limits := ratelimit.NewInterceptor(ratelimit.Rule{On: ratelimit.ReceivedBytes, Limiter: spy})
+		_, clients := p.start(t, c, limits, conntest.Config{})
+		if err := clients.Do(t.Context(), c.Kind, nil, "one", "two").Err; err != nil {
+			t.Fatal(err)
+		}
+		want := int64(2 * 5)
+		if p.engine {
+			want = int64(2 * len(`"b25l"`))
+		}
+		if got := spy.net.Load(); got != want {
+			t.Errorf("%d bytes, want %d", got, want)
+		}
+	})
+}

@@ -40,13 +40,13 @@ type decider struct {
 }
 
 // deciders are the table's rows, each behind what it is compared with.
-func (t LimitTable) deciders() [][2]decider {
+func (t LimitTable) deciders(ctx context.Context) [][2]decider {
 	all := ratelimit.Limit{Rate: 1e9, Burst: 1e9}
 	none := ratelimit.Limit{Rate: 1e-9, Burst: 1}
 	allow := func(l ratelimit.Limit) func() bool { return rate.NewLimiter(l.Rate, l.Burst).Allow }
 	take := func(l ratelimit.Limiter) func() bool {
 		return func() bool {
-			result, err := l.Take(context.Background(), "192.0.2.1", 1)
+			result, err := l.Take(ctx, "192.0.2.1", 1)
 			return err == nil && result.OK
 		}
 	}
@@ -56,7 +56,7 @@ func (t LimitTable) deciders() [][2]decider {
 		spec := connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: unaryProcedure}
 		peer := connect.Peer{Addr: "192.0.2.1:49152", Protocol: connect.ProtocolConnect}
 		return func() bool {
-			_, err := pass(context.Background(), spec, peer, http.Header{})
+			_, err := pass(ctx, spec, peer, http.Header{})
 			return err == nil
 		}
 	}
@@ -98,7 +98,7 @@ func (t LimitTable) Report(ctx context.Context, w io.Writer, o Options) error {
 	header = append(header, "allocations")
 	writeCells(w, header)
 	writeRule(w, len(header))
-	for _, pair := range t.deciders() {
+	for _, pair := range t.deciders(ctx) {
 		cells := []string{pair[0].name}
 		var allocs float64
 		for _, goroutines := range t.Goroutines {
