@@ -12,20 +12,6 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
-// free is a handler's stream whose operations cost nothing.
-type free struct {
-	spec   connect.Spec
-	header http.Header
-}
-
-func (f *free) Spec() connect.Spec           { return f.spec }
-func (f *free) Peer() connect.Peer           { return connect.Peer{} }
-func (f *free) Send(any) error               { return nil }
-func (f *free) Receive(any) error            { return nil }
-func (f *free) RequestHeader() http.Header   { return f.header }
-func (f *free) ResponseHeader() http.Header  { return f.header }
-func (f *free) ResponseTrailer() http.Header { return f.header }
-
 // serving runs f in the place of a handler of a bidirectional stream.
 func serving(ctx context.Context, i connect.Interceptor, f func(connect.StreamingHandlerConn)) {
 	_ = i.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {

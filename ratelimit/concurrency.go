@@ -55,6 +55,17 @@ func (c *concurrency) try(key string, wanted bool) (ok bool, wait chan struct{})
 	return false, wait
 }
 
+// left returns how many slots a key has left.
+func (c *concurrency) left(key string) int {
+	shard := &c.shards[maphash.String(c.seed, key)%concurrencyShards]
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if s := shard.keys[key]; s != nil {
+		return max(c.max-s.taken, 0)
+	}
+	return c.max
+}
+
 // acquire takes a slot, and waits for it if it may. It returns how long it has waited.
 func (c *concurrency) acquire(ctx context.Context, key string, wait time.Duration) (bool, time.Duration) {
 	ok, turn := c.try(key, wait > 0)

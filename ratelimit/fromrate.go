@@ -29,8 +29,12 @@ type fromRate struct{ limiter *rate.Limiter }
 func (f fromRate) Take(_ context.Context, _ string, n int) (Result, error) {
 	now := time.Now()
 	// Less than nothing would give back.
+	limit := f.Limit()
+	if math.IsNaN(float64(limit.Rate)) {
+		return Result{OK: n < 1, Never: n > 0}, nil
+	}
 	ok := n < 1 || f.limiter.AllowN(now, n)
-	limit, tokens := f.Limit(), f.limiter.TokensAt(now)
+	tokens := f.limiter.TokensAt(now)
 	if limit.Rate == rate.Inf {
 		return Result{OK: ok, Remaining: limit.Burst}, nil
 	}
@@ -57,6 +61,20 @@ func (l Limit) after(tokens float64) time.Duration {
 		return time.Duration(d)
 	default:
 		return math.MaxInt64
+	}
+}
+
+// owe implements debtor. A rate.Limiter takes no more than its burst at once, of which
+// there are as many as it takes, up to maxParts.
+func (f fromRate) owe(_ string, n int) {
+	const maxParts = 1000
+	limit, now := f.Limit(), time.Now()
+	for range maxParts {
+		part := min(n, limit.Burst)
+		if part < 1 || limit.Rate == rate.Inf || !f.limiter.ReserveN(now, part).OK() {
+			return
+		}
+		n -= part
 	}
 }
 

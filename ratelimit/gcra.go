@@ -114,6 +114,13 @@ func (g *gcra) request(n int, wait time.Duration) (q request, isReal bool) {
 	return q, true
 }
 
+// debt returns the request of n events, whatever the burst, that may happen at any time.
+func (g *gcra) debt(n int) request {
+	q, _ := g.request(1, 0)
+	q.units, q.latest = min(g.refund(n), maxBurst), maxNow
+	return q
+}
+
 // elapsed returns the nanoseconds since start.
 func (g *gcra) elapsed() uint64 { return uint64(max(time.Since(g.start), 0)) }
 
@@ -202,14 +209,20 @@ func (g *gcra) reserve(tat *atomic.Uint64, n int, wait time.Duration) (delay tim
 	if !isReal {
 		return 0, g.unreal(q, n, tat.Load())
 	}
+	next, ok := g.swap(tat, q)
+	return g.answer(q, next, ok)
+}
+
+// swap charges a request to a word, if it may happen, and returns the word.
+func (g *gcra) swap(tat *atomic.Uint64, q request) (word uint64, ok bool) {
 	for {
 		old := tat.Load()
 		next, ok := g.charge(old, q)
 		if !ok {
-			return g.answer(q, old, false)
+			return old, false
 		}
 		if tat.CompareAndSwap(old, next) {
-			return g.answer(q, next, true)
+			return next, true
 		}
 	}
 }

@@ -37,6 +37,9 @@ func (g *Global) Reserve(_ string, n int, wait time.Duration) (delay time.Durati
 	return g.gcra.reserve(&g.tat, n, wait)
 }
 
+// owe implements debtor.
+func (g *Global) owe(_ string, n int) { g.gcra.swap(&g.tat, g.gcra.debt(n)) }
+
 // Give implements [Limiter].
 func (g *Global) Give(_ context.Context, _ string, n int) { g.gcra.give(&g.tat, n) }
 

@@ -14,8 +14,10 @@ import (
 // limits as they like. It must be safe for concurrent use.
 type KeyFunc func(ctx context.Context, call *streamwrap.Call) (key string, ok bool)
 
-// maxKeyBytes is how much of a header counts.
-const maxKeyBytes = 256
+const (
+	maxKeyBytes = 256 // of a header that count
+	maxHops     = 32  // of X-Forwarded-For
+)
 
 // ByPeerIP returns the client's address: that of the connection, or if that is a proxy
 // which is trusted, the address that X-Forwarded-For has of the proxy's own client, and
@@ -47,16 +49,16 @@ func clientOf(peer netip.Addr, forwarded []string, trusted []netip.Prefix) netip
 	isTrusted := func(a netip.Addr) bool {
 		return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
+	hops := 0
 	for _, line := range slices.Backward(forwarded) {
-		for line != "" {
-			if !isTrusted(peer) {
+		for more := true; more; hops++ {
+			if hops == maxHops || !isTrusted(peer) {
 				return peer
 			}
 			hop := line
-			if comma := strings.LastIndexByte(line, ','); comma >= 0 {
+			comma := strings.LastIndexByte(line, ',')
+			if more = comma >= 0; more {
 				hop, line = line[comma+1:], line[:comma]
-			} else {
-				line = ""
 			}
 			addr, ok := parseHop(strings.TrimSpace(hop))
 			if !ok {

@@ -167,20 +167,32 @@ func (k *Keyed) decide(hash uint64, n int, wait time.Duration) (time.Duration, R
 	if !isReal {
 		return 0, k.gcra.unreal(q, n, k.peek(hash))
 	}
-	if b != nil {
-		if tat, ok, found := b.charge(i, hash, &k.gcra, q); found {
-			return k.gcra.answer(q, tat, ok)
-		}
-	}
-	tat, ok := k.admit(hash, q)
+	tat, ok := k.charge(b, i, hash, q)
 	return k.gcra.answer(q, tat, ok)
 }
 
-// peek returns a hash's word, 0 if it has none.
+// charge charges a request of a hash, which was found in a slot, or in no bucket.
+func (k *Keyed) charge(b *bucket, i int, hash uint64, q request) (tat uint64, ok bool) {
+	if b != nil {
+		if tat, ok, found := b.charge(i, hash, &k.gcra, q); found {
+			return tat, ok
+		}
+	}
+	return k.admit(hash, q)
+}
+
+// owe implements debtor.
+func (k *Keyed) owe(key string, n int) {
+	hash := k.hash(key)
+	b, i := k.find(hash)
+	k.charge(b, i, hash, k.gcra.debt(n))
+}
+
+// peek returns a hash's word, that of the spare slot if it has none.
 func (k *Keyed) peek(hash uint64) uint64 {
 	b, i := k.find(hash)
 	if b == nil {
-		return 0
+		return k.spares[hash&k.mask].tat.Load()
 	}
 	if tat := b.tats[i].Load(); tat != moving && b.hashes[i].Load() == hash {
 		return tat

@@ -12,8 +12,9 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
-// maxPause is how long a server may make all RPCs of a client wait.
-const maxPause = 30 * time.Second
+// maxPause is how long a server may make all RPCs of a client wait: 30 s, of which up to
+// a fifth is what spread adds.
+const maxPause = 25 * time.Second
 
 // notePause notes that a server wants not to be called for a while. All RPCs to it wait
 // then, not only the one that it has refused.

@@ -62,20 +62,11 @@ func NewInterceptor(opts ...Option) *Interceptor {
 func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.Context, *stream, error) {
 	s := &stream{i: i, call: call}
 	i.limits(call, &s.work)
-	for _, r := range i.rules {
-		if r.Match != nil && !r.Match(call) {
-			continue
-		}
-		if call.IsClient() && r.Key == nil {
-			s.add(r, "")
-			continue
-		}
-		if err := s.choose(ctx, r); err != nil {
-			return nil, nil, err
-		}
-	}
 	if call.IsClient() {
 		return nil, s, nil
+	}
+	if err := s.chooseAll(ctx); err != nil {
+		return nil, nil, err
 	}
 	if err := s.admit(ctx); err != nil {
 		return nil, nil, err
@@ -84,6 +75,28 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 		return nil, nil, nil
 	}
 	return nil, s, nil
+}
+
+// prepare chooses a client's rules when its headers are there: those of a stream are set
+// after Open.
+func (s *stream) prepare(ctx context.Context) error {
+	if s.call.IsClient() {
+		s.chosen.Do(func() { s.unchosen = s.chooseAll(ctx) })
+	}
+	return s.unchosen
+}
+
+// chooseAll adds the rules that apply.
+func (s *stream) chooseAll(ctx context.Context) error {
+	for _, r := range s.i.rules {
+		if r.Match != nil && !r.Match(s.call) {
+			continue
+		}
+		if err := s.choose(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // choose adds a rule with the RPC's key.
@@ -101,7 +114,7 @@ func (s *stream) choose(ctx context.Context, r *rule) error {
 		if r.DryRun {
 			return nil
 		}
-		return refusal(s.call, r, Result{Never: true})
+		return refusal(s.call, r, Result{Never: true}, errMissing)
 	default:
 		key = "\x00missing" // no key has such a beginning
 	}

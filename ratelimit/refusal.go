@@ -25,18 +25,23 @@ const Domain = "interconnect.ratelimit"
 const (
 	ReasonExceeded = "RATE_LIMIT_EXCEEDED"
 	ReasonTooLarge = "REQUEST_TOO_LARGE_FOR_QUOTA"
+	ReasonMissing  = "RATE_LIMIT_KEY_MISSING"
 )
 
 var (
 	errExceeded = errors.New("rate limit exceeded")
 	errTooLarge = errors.New("request exceeds what the rate limit ever allows")
+	errMissing  = errors.New("rate limit needs to know the caller")
 )
 
 // refusal returns the error of what a rule does not allow, and sets the headers that go
 // with it. Nothing of it tells whom the limit is for.
-func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
-	cause, reason := errExceeded, ReasonExceeded
-	if result.Never {
+func refusal(call *streamwrap.Call, r *rule, result Result, cause error) *connect.Error {
+	reason := ReasonExceeded
+	switch {
+	case errors.Is(cause, errMissing):
+		reason = ReasonMissing
+	case result.Never:
 		cause, reason = errTooLarge, ReasonTooLarge
 	}
 	err := connect.NewError(connect.CodeResourceExhausted, cause)
@@ -54,7 +59,7 @@ func refusal(call *streamwrap.Call, r *rule, result Result) *connect.Error {
 	if call.IsClient() {
 		return err
 	}
-	announce(call, []*share{{rule: r, result: result}})
+	announce(call.SetResponseHeader, []*share{{rule: r, result: result}})
 	return err
 }
 
@@ -90,18 +95,19 @@ func (r *rule) quota() int {
 }
 
 // announce sets the headers of draft-ietf-httpapi-ratelimit-headers for rules, where
-// they can be headers: they must not be trailers.
-func announce(call *streamwrap.Call, rules []*share) {
-	if len(rules) == 0 {
-		return
+// they can be headers: they must not be trailers. It reports whether they are set, or
+// there are none. What only observes is left out.
+func announce(set func(key, value string) bool, rules []*share) bool {
+	var policies, limits []string
+	for _, one := range rules {
+		if !one.DryRun {
+			policies, limits = append(policies, one.policy()), append(limits, one.standing())
+		}
 	}
-	policies, limits := make([]string, len(rules)), make([]string, len(rules))
-	for i, one := range rules {
-		policies[i], limits[i] = one.policy(), one.standing()
+	if len(policies) == 0 {
+		return true
 	}
-	if call.SetResponseHeader("RateLimit-Policy", strings.Join(policies, ", ")) {
-		call.SetResponseHeader("RateLimit", strings.Join(limits, ", "))
-	}
+	return set("RateLimit-Policy", strings.Join(policies, ", ")) && set("RateLimit", strings.Join(limits, ", "))
 }
 
 // policy returns a rule's item of RateLimit-Policy.

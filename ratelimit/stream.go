@@ -2,10 +2,13 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"net/http"
-	"time"
+	"sync"
+	"sync/atomic"
 
-	"github.com/interconnect-go/interconnect/internal/rpcerror"
+	"connectrpc.com/connect"
+
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -20,6 +23,11 @@ type stream struct {
 	sent      []*share // of either direction
 	received  []*share
 	admitted  bool
+	announced bool
+	chosen    sync.Once // of a client, with the first message or header
+	unchosen  error
+	begun     atomic.Bool
+	refused   atomic.Pointer[connect.Error] // of a message
 
 	work work
 }
@@ -29,10 +37,9 @@ type share struct {
 	*rule
 
 	key    string
-	result Result    // the last
-	taken  int       // of the limiter, or slots
-	owed   time.Time // until when what passed is paid for
-	early  bool      // taken before the message is there
+	result Result // the last
+	taken  int    // of the limiter, or slots
+	unpaid int    // of what has passed
 }
 
 func (s *stream) add(r *rule, key string) {
@@ -49,7 +56,7 @@ func (s *stream) add(r *rule, key string) {
 
 // idle reports whether nothing of the RPC needs to be seen any more.
 func (s *stream) idle() bool {
-	if len(s.sent)+len(s.received) > 0 || s.work.of != nil {
+	if len(s.sent)+len(s.received) > 0 || s.work.of != nil || s.i.always && !s.announced {
 		return false
 	}
 	for _, one := range s.admission {
@@ -60,34 +67,33 @@ func (s *stream) idle() bool {
 	return true
 }
 
-// admit asks all rules that count RPCs, and then the Adaptive. If one refuses, nothing
-// is taken.
+// admit asks all rules that count RPCs, and then the Adaptive. If one refuses, or panics,
+// nothing is taken.
 func (s *stream) admit(ctx context.Context) error {
-	err := s.takeAll(ctx)
-	if err == nil {
-		err = s.openWork(ctx)
-	}
-	if err != nil {
-		for _, one := range s.admission {
-			s.giveBack(ctx, one)
+	defer func() {
+		if !s.admitted {
+			s.giveAllBack(ctx, s.admission)
 		}
-		return err
-	}
-	s.admitted = true
-	if s.i.always && !s.call.IsClient() {
-		announce(s.call, s.admission)
-	}
-	return nil
-}
-
-// takeAll asks the rules until one refuses.
-func (s *stream) takeAll(ctx context.Context) error {
+	}()
 	for _, one := range s.admission {
 		if err := s.take(ctx, one, one.cost(s.call, nil, -1)); err != nil {
 			return err
 		}
 	}
+	if err := s.openWork(ctx); err != nil {
+		return err
+	}
+	s.admitted = true
+	if s.i.always && !s.call.IsClient() {
+		s.announced = announce(s.call.SetResponseHeader, s.admission)
+	}
 	return nil
+}
+
+func (s *stream) giveAllBack(ctx context.Context, shares []*share) {
+	for _, one := range shares {
+		s.giveBack(ctx, one)
+	}
 }
 
 // giveBack gives back what an RPC has taken that does not happen.
@@ -103,40 +109,50 @@ func (s *stream) giveBack(ctx context.Context, one *share) {
 }
 
 // header implements the Header hook.
-func (s *stream) header(ctx context.Context, _ http.Header) error {
-	if !s.call.IsClient() {
-		if s.work.stream {
-			s.work.done(left) // unless it ends with a Send, which was told before
-		}
+func (s *stream) header(ctx context.Context, h http.Header) error {
+	switch {
+	case !s.call.IsClient():
+		s.answer(h)
+		return nil
+	case s.admitted:
 		return nil
 	}
-	if s.admitted {
-		return nil
+	if err := s.prepare(ctx); err != nil {
+		return err
 	}
+	s.begun.Store(true)
 	if err := s.i.awaitPause(ctx, s.call); err != nil {
 		return err
 	}
 	return s.admit(ctx)
 }
 
+// answer is what a handler does when its headers leave.
+func (s *stream) answer(h http.Header) {
+	if s.work.stream {
+		s.work.done(left) // unless it ends with a Send, which was told before
+	}
+	if s.i.always && !s.announced {
+		s.announced = announce(func(key, value string) bool { h.Set(key, value); return true }, s.admission)
+	}
+}
+
 // send implements the Send hook.
 func (s *stream) send(ctx context.Context, msg any) error {
 	s.work.done(sent)
-	for _, one := range s.sent {
-		if err := s.pass(ctx, one, one.cost(s.call, msg, -1)); err != nil {
-			return err
-		}
+	if err := s.prepare(ctx); err != nil {
+		return s.refuse(err)
 	}
-	return nil
+	if err := s.payAll(ctx, s.sent); err != nil {
+		return err
+	}
+	return s.passAll(ctx, s.sent, msg, -1)
 }
 
 // messageSent implements the Sent hook: what was not sent does not count.
 func (s *stream) messageSent(ctx context.Context, m *streamwrap.Message) {
-	if m.Err == nil {
-		return
-	}
-	for _, one := range s.sent {
-		s.giveBack(ctx, one)
+	if m.Err != nil {
+		s.giveAllBack(ctx, s.sent)
 	}
 }
 
@@ -144,60 +160,65 @@ func (s *stream) messageSent(ctx context.Context, m *streamwrap.Message) {
 // client notices.
 func (s *stream) receive(ctx context.Context) error {
 	s.work.done(asked)
-	for _, one := range s.received {
-		if one.mode(s.call.IsClient()) == Reject {
-			continue // when there is a message
+	if s.call.IsClient() && !s.begun.Load() {
+		return nil // nothing can come before the headers have left
+	}
+	return s.payAll(ctx, s.received)
+}
+
+// messageReceived implements the Received hook. Only a message that is there counts: of
+// a limit that streams share, those that are idle take nothing.
+func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) error {
+	if m.Err != nil {
+		return nil
+	}
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	if err := s.passAll(ctx, s.received, m.Msg, m.WireBytes); err != nil {
+		return err
+	}
+	return s.beginWork(ctx)
+}
+
+// payAll waits until what passed before in a direction is paid for.
+func (s *stream) payAll(ctx context.Context, shares []*share) error {
+	if refused := s.refused.Load(); refused != nil {
+		return refused
+	}
+	for _, one := range shares {
+		if one.mode(s.call.IsClient()) != Shape {
+			continue
 		}
 		if err := s.pay(ctx, one); err != nil {
-			return err
-		}
-		if one.On == ReceivedMessages && one.Cost == nil {
-			if err := s.pass(ctx, one, 1); err != nil {
-				return err
-			}
-			one.early = true
+			return s.refuse(err)
 		}
 	}
 	return nil
 }
 
-// messageReceived implements the Received hook.
-func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) error {
-	for _, one := range s.received {
-		if m.Err != nil && one.early {
-			s.giveBack(ctx, one)
-			one.early = false
-		}
-		if m.Err != nil {
-			continue
-		}
-		if one.early {
-			one.early = false
-			continue
-		}
-		if err := s.pass(ctx, one, one.cost(s.call, m.Msg, m.WireBytes)); err != nil {
-			return err
+// passAll lets a message of a direction pass, or refuses it: then nothing is taken.
+func (s *stream) passAll(ctx context.Context, shares []*share, msg any, wire int) error {
+	for n, one := range shares {
+		cost := one.cost(s.call, msg, wire)
+		if one.mode(s.call.IsClient()) == Shape {
+			s.owe(ctx, one, cost)
+		} else if err := s.take(ctx, one, cost); err != nil {
+			s.giveAllBack(ctx, shares[:n])
+			return s.refuse(err)
 		}
 	}
-	if m.Err != nil {
-		return nil
-	}
-	return s.beginWork(ctx)
+	return nil
 }
 
-// pass lets n events of a direction pass, or refuses them.
-func (s *stream) pass(ctx context.Context, one *share, n int) error {
-	if n == 0 {
-		return nil
+// refuse ends the RPC of a message that may not pass, unless the RPC has ended by itself.
+func (s *stream) refuse(err error) error {
+	refused, ok := errors.AsType[*connect.Error](err)
+	if ok && refused.Code() != connect.CodeCanceled && refused.Code() != connect.CodeDeadlineExceeded {
+		s.refused.CompareAndSwap(nil, refused)
+		s.call.Abort(refused)
 	}
-	if one.mode(s.call.IsClient()) == Shape {
-		if err := s.pay(ctx, one); err != nil {
-			return err
-		}
-		s.owe(ctx, one, n)
-		return nil
-	}
-	return s.take(ctx, one, n)
+	return err
 }
 
 // returns implements the Return hook.
@@ -207,6 +228,9 @@ func (s *stream) returns(_ context.Context, err error) error {
 	}
 	if s.call.IsClient() && err != nil {
 		s.i.notePause(s.call, err)
+	}
+	if refused := s.refused.Load(); err == nil && refused != nil {
+		return refused
 	}
 	return err
 }
@@ -219,16 +243,4 @@ func (s *stream) end(ctx context.Context, _ *streamwrap.End) {
 			s.giveBack(ctx, one)
 		}
 	}
-}
-
-// pay waits until what passed before is paid for.
-func (s *stream) pay(ctx context.Context, one *share) error {
-	wait := time.Until(one.owed)
-	if one.owed.IsZero() || wait <= 0 {
-		return nil
-	}
-	if !sleep(ctx, wait) {
-		return rpcerror.OfContext(ctx.Err(), nil)
-	}
-	return nil
 }

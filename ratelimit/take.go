@@ -10,7 +10,11 @@ import (
 
 // take takes n events of a rule, and waits for them if it may.
 func (s *stream) take(ctx context.Context, one *share, n int) error {
+	one.taken = 0
 	if n == 0 {
+		if one.slots == nil && s.i.always {
+			one.result, _ = one.Limiter.Take(ctx, one.key, 0)
+		}
 		return nil
 	}
 	result, waited, err := s.ask(ctx, one, n)
@@ -31,7 +35,7 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 	if one.DryRun {
 		return nil
 	}
-	return refusal(s.call, one.rule, result)
+	return refusal(s.call, one.rule, result, errExceeded)
 }
 
 // unknown lets pass what the limiter cannot tell of, unless it says otherwise.
@@ -62,7 +66,11 @@ func (s *stream) ask(ctx context.Context, one *share, n int) (Result, time.Durat
 	}
 	if one.slots != nil {
 		ok, waited := one.slots.acquire(ctx, one.key, wait)
-		return Result{OK: ok, RetryAfter: time.Second}, waited, nil
+		result := Result{OK: ok, RetryAfter: time.Second}
+		if ok && s.i.always {
+			result.Remaining = one.slots.left(one.key)
+		}
+		return result, waited, nil
 	}
 	if reserver, ok := one.Limiter.(Reserver); ok && wait > 0 {
 		return reserve(ctx, reserver, one.key, n, wait)
@@ -99,26 +107,6 @@ func poll(ctx context.Context, limiter Limiter, key string, n int, wait time.Dur
 		waited = time.Since(began)
 		if !slept {
 			return Result{}, waited, ctx.Err()
-		}
-	}
-}
-
-// owe lets n events pass and notes when they are paid for. More than the burst is taken
-// in parts.
-func (s *stream) owe(ctx context.Context, one *share, n int) {
-	const ever = time.Hour
-	burst := one.Limiter.Limit().Burst
-	for n > 0 {
-		part := min(n, burst)
-		n -= part
-		delay := time.Duration(0)
-		if reserver, ok := one.Limiter.(Reserver); ok {
-			delay, _ = reserver.Reserve(one.key, part, ever)
-		} else if result, err := one.Limiter.Take(ctx, one.key, part); err == nil && !result.OK {
-			delay = result.RetryAfter
-		}
-		if delay > 0 && !one.DryRun {
-			one.owed = time.Now().Add(delay)
 		}
 	}
 }

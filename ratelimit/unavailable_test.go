@@ -13,13 +13,13 @@ import (
 	"github.com/interconnect-go/interconnect/ratelimit"
 )
 
-// broken is a limiter that cannot tell.
-type broken struct {
+// clueless is a limiter that cannot tell.
+type clueless struct {
 	ratelimit.Limiter
 	err error
 }
 
-func (b broken) Take(context.Context, string, int) (ratelimit.Result, error) {
+func (b clueless) Take(context.Context, string, int) (ratelimit.Result, error) {
 	return ratelimit.Result{}, b.err
 }
 
@@ -45,7 +45,7 @@ func TestUnavailable(t *testing.T) {
 				var events []ratelimit.Event
 				limits := ratelimit.NewInterceptor(
 					ratelimit.Rule{Name: "first", Limiter: first},
-					ratelimit.Rule{Limiter: broken{first, tt.err}, DryRun: tt.dry},
+					ratelimit.Rule{Limiter: clueless{first, tt.err}, DryRun: tt.dry},
 					ratelimit.WithObserver(func(_ context.Context, e ratelimit.Event) { events = append(events, e) }),
 				)
 				clients := c.Clients(c.Start(t, behind(limits, conntest.Config{})))

@@ -45,6 +45,7 @@ func Sections() []Section {
 		tracingTable(),
 		tracingCostTable(),
 		adaptiveTable(),
+		ratelimitTable(),
 	}
 }
 
