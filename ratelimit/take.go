@@ -15,7 +15,6 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 	}
 	result, waited, err := s.ask(ctx, one, n)
 	one.result = result
-	var unavailable *UnavailableError
 	switch {
 	case err == nil && result.OK:
 		one.taken = n
@@ -25,18 +24,25 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 		return nil
 	case ctx.Err() != nil:
 		return rpcerror.OfContext(ctx.Err(), nil)
-	case errors.As(err, &unavailable) && !one.DryRun:
-		s.i.notify(ctx, s.call, Event{Rule: one.Name, Err: err, Waited: waited})
-		return unavailability(s.call, unavailable)
-	case err != nil: // nobody knows: the limiter has its own policy for that
-		s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: true, Err: err})
-		return nil
+	case err != nil:
+		return s.untold(ctx, one, waited, err)
 	}
 	s.i.notify(ctx, s.call, Event{Rule: one.Name, Waited: waited, DryRun: one.DryRun})
 	if one.DryRun {
 		return nil
 	}
 	return refusal(s.call, one.rule, result)
+}
+
+// untold lets pass what the limiter cannot tell, or refuses it if the limiter says so.
+func (s *stream) untold(ctx context.Context, one *share, waited time.Duration, err error) error {
+	var unavailable *UnavailableError
+	refused := errors.As(err, &unavailable) && !one.DryRun
+	s.i.notify(ctx, s.call, Event{Rule: one.Name, OK: !refused, Err: err, Waited: waited})
+	if refused {
+		return unavailability(s.call, unavailable)
+	}
+	return nil
 }
 
 // ask asks the rule's limiter, or for a slot. It returns how long it has waited.
