@@ -371,7 +371,7 @@ func heap() int64 {
 // TestAllocations: a decision from a lease, and a refusal, allocate nothing.
 func TestAllocations(t *testing.T) {
 	server := newLuaServer(t)
-	l := redislimit.NewWithEvaler(server, "allocs", ratelimit.Per(1_000_000, time.Hour),
+	l := redislimit.NewWithEvaler(server, "allocs", ratelimit.Per(1_000_000, 10*365*24*time.Hour),
 		redislimit.WithLease(1_000_000), redislimit.WithTimeout(time.Minute))
 	take(t, l, "key", 1)
 	take(t, l, "empty", 1_000_000)
