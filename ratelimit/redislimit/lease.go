@@ -44,12 +44,8 @@ func (t *terms) tokensIn(d time.Duration) float64 {
 
 // timeOf returns how long it takes until tokens come back.
 func (t *terms) timeOf(tokens int) time.Duration {
-	d := math.Floor(float64(tokens) / float64(t.limit.Rate) * float64(time.Second))
-	return time.Duration(min(d, float64(forever)))
+	return time.Duration(float64(tokens) / float64(t.limit.Rate) * float64(time.Second))
 }
-
-// forever is long, but sums of it are still durations.
-const forever = time.Duration(math.MaxInt64 / 4)
 
 // lapse drops the tokens that Redis has got back.
 func (e *lease) lapse(now time.Duration, t *terms) {

@@ -117,6 +117,56 @@ func TestLargeRequestsAreNotStarved(t *testing.T) {
 	})
 }
 
+// TestNoOvertaking: what is given back while Redis is asked is for who waits, first.
+func TestNoOvertaking(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := newLuaServer(t)
+		l := redislimit.NewWithEvaler(server, "turn", ratelimit.Per(100, time.Hour), redislimit.WithLease(10))
+		take(t, l, "key", 1)
+		server.set(func(s *luaServer) { s.latency = func() time.Duration { return time.Millisecond } })
+		began := time.Now()
+		var callers sync.WaitGroup
+		callers.Go(func() { take(t, l, "key", 50) })
+		time.Sleep(time.Millisecond / 2)
+		l.Give(t.Context(), "key", 1)
+		if take(t, l, "key", 1); time.Since(began) != 2*time.Millisecond {
+			t.Errorf("after %v, before the one who came first", time.Since(began))
+		}
+		callers.Wait()
+	})
+}
+
+// TestPartOfLease: who needs more than the lease has does not lose it if there is no
+// more.
+func TestPartOfLease(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{"refused": nil, "failed": errDown} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := newLuaServer(t)
+				newProcess := func() *redislimit.Limiter {
+					return redislimit.NewWithEvaler(server, "part", ratelimit.Per(100, time.Hour),
+						redislimit.WithLease(10), redislimit.WithOnError(redislimit.FailClosed))
+				}
+				l := newProcess()
+				take(t, l, "key", 1) // and 9 ahead
+				drain(t, newProcess(), "key")
+				server.set(func(s *luaServer) { s.err = failure })
+				for range 3 {
+					if r, err := l.Take(t.Context(), "key", 20); r.OK || (err != nil) != (failure != nil) {
+						t.Errorf("20: %+v, %v", r, err)
+					}
+				}
+				if r := take(t, l, "key", 9); !r.OK {
+					t.Errorf("the lease: %+v", r)
+				}
+			})
+		})
+	}
+}
+
 // TestIdleProcess: a process that stops keeps less than a lease from the others, and
 // not for ever. It is the same if it is killed.
 func TestIdleProcess(t *testing.T) {
@@ -321,7 +371,7 @@ func heap() int64 {
 // TestAllocations: a decision from a lease, and a refusal, allocate nothing.
 func TestAllocations(t *testing.T) {
 	server := newLuaServer(t)
-	l := redislimit.NewWithEvaler(server, "allocs", ratelimit.Per(1_000_000, time.Hour),
+	l := redislimit.NewWithEvaler(server, "allocs", ratelimit.Per(1_000_000, 10*365*24*time.Hour),
 		redislimit.WithLease(1_000_000), redislimit.WithTimeout(time.Minute))
 	take(t, l, "key", 1)
 	take(t, l, "empty", 1_000_000)

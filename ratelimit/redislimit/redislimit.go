@@ -35,7 +35,8 @@ var _ ratelimit.Limiter = (*Limiter)(nil)
 // "calls-per-user". Redis keeps it under "name:key".
 //
 // It panics if the client is nil; the name is empty, longer than 64 bytes, or has
-// braces; the limit is not valid, or its burst is above 1<<33; or an Option is nil.
+// braces; the limit is not valid, its burst is above 1<<33, or takes longer than 30
+// years to be there again; or an Option is nil.
 func New(client rueidis.Client, name string, limit ratelimit.Limit, opts ...Option) *Limiter {
 	if client == nil {
 		panic("redislimit: New: nil client")
@@ -67,7 +68,13 @@ func check(name string, limit ratelimit.Limit, opts []Option) error {
 	case slices.Contains(opts, nil):
 		return errors.New("nil Option")
 	}
-	return limit.Validate()
+	if err := limit.Validate(); err != nil {
+		return err
+	}
+	if seconds := float64(limit.Burst) / float64(limit.Rate); seconds > maxSeconds {
+		return fmt.Errorf("burst takes longer than 30 years: %v", limit)
+	}
+	return nil
 }
 
 func newLimiter(client Evaler, name string, limit ratelimit.Limit, opts []Option) *Limiter {
@@ -111,10 +118,13 @@ func (l *Limiter) Take(ctx context.Context, key string, n int) (ratelimit.Result
 		return ratelimit.Result{}, ctx.Err()
 	}
 	r, err := l.take(ctx, bounded(key), n)
-	if err != nil && ctx.Err() == nil {
-		return l.unknown(ctx, key, n, err)
+	switch {
+	case err == nil:
+		return r, nil
+	case ctx.Err() != nil:
+		return ratelimit.Result{}, ctx.Err()
 	}
-	return r, err
+	return l.unknown(ctx, key, n, err)
 }
 
 // take takes from the lease, or has Redis asked.

@@ -39,6 +39,8 @@ func TestMisuse(t *testing.T) {
 		{limit(ratelimit.Limit{Rate: 1, Burst: 1<<33 + 1}), "redislimit: NewWithEvaler: burst"},
 		{limit(ratelimit.Limit{Rate: -1, Burst: 1}), "redislimit: NewWithEvaler: rate"},
 		{limit(ratelimit.Limit{Burst: 1}), "redislimit: NewWithEvaler: rate"},
+		{limit(ratelimit.Limit{Rate: 1e-300, Burst: 1}), "redislimit: NewWithEvaler: burst takes"},
+		{limit(ratelimit.Per(1, 31*365*24*time.Hour)), "redislimit: NewWithEvaler: burst takes"},
 		{limit(ratelimit.Limit{Rate: 1e11, Burst: 1}), "redislimit: NewWithEvaler: rate"},
 		{limit(ratelimit.Per(1, 0)), "redislimit: NewWithEvaler: rate"},
 		{limit(ratelimit.Limit{Rate: rate.Inf, Burst: 1}), "redislimit: NewWithEvaler: rate"},

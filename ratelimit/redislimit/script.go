@@ -19,6 +19,10 @@ const (
 	// which is as far as Lua's numbers are exact.
 	unitBits = 20
 	maxBurst = 1 << 33
+
+	// maxSeconds is how long it takes until all of a burst is there: 30 years, which are
+	// less than the script's "ever".
+	maxSeconds = 30 * 365 * 24 * 3600
 )
 
 // Evaler runs a Lua script on Redis. It must be safe for concurrent use, and return
@@ -26,7 +30,9 @@ const (
 type Evaler interface {
 	// Eval runs a script, which is always the same one, by EVALSHA, or by EVAL if the
 	// server does not have it. There is one key, and each of args is a string. The
-	// reply is an array of integers.
+	// reply is an array of integers. With go-redis it is:
+	//
+	//	redis.NewScript(script).Run(ctx, client, keys, args...).Int64Slice()
 	Eval(ctx context.Context, script string, keys []string, args ...any) ([]int64, error)
 }
 

@@ -126,11 +126,15 @@ func TestScriptForgets(t *testing.T) {
 				t.Errorf("expires after %v, want %v", got, tt.want)
 			}
 		}
-		long := strict(server, ratelimit.Limit{Rate: 1e-300, Burst: 1})
-		if take(t, long, "long", 1); server.expiry["test:long"] < 30*365*24*time.Hour {
+		long := strict(server, ratelimit.Per(2, 29*365*24*time.Hour))
+		if take(t, long, "long", 1); server.expiry["test:long"] < 14*365*24*time.Hour {
 			t.Errorf("expires after %v", server.expiry["test:long"])
 		}
-		if r := take(t, long, "long", 1); r.OK || r.RetryAfter <= 0 {
+		if take(t, long, "long", 1); server.expiry["test:long"] < 28*365*24*time.Hour {
+			t.Errorf("expires after %v", server.expiry["test:long"])
+		}
+		calls := server.Calls()
+		if r := take(t, long, "long", 2); r.OK || r.RetryAfter < 28*365*24*time.Hour || server.Calls() != calls {
 			t.Errorf("nearly never: %+v", r)
 		}
 	})
