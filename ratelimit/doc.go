@@ -13,6 +13,7 @@
 //			Limiter: ratelimit.NewGlobal(ratelimit.Per(1000, time.Second)),
 //		},
 //		ratelimit.Rule{Name: "streams", On: ratelimit.Concurrent, Key: ratelimit.ByPeerIP(), Max: 10},
+//		ratelimit.NewAdaptive(ratelimit.AdaptiveConfig{}),
 //	)
 //	mux.Handle(greetv1connect.NewGreetServiceHandler(greeter, limits.HandlerOption()))
 //
@@ -25,11 +26,15 @@
 //
 // # Streaming
 //
-// A stream counts once as an RPC. A handler that waits before it receives does not read,
-// and what the transport buffers fills up: at most what HTTP/2's flow control lets a
-// client be ahead, a mebibyte for each stream with net/http's defaults. A message that a
-// limit refuses ends its stream. A slot of [Concurrent] is free again when the RPC is
-// over, however it ends.
+// A stream counts once as an RPC. Messages count when they are there, so that idle streams
+// take nothing. A handler whose message waits does not read, and what the transport
+// buffers fills up: at most what HTTP/2's flow control lets a client be ahead, a mebibyte
+// for each stream with net/http's defaults. A message that a limit refuses ends its
+// stream. What is owed for bytes is the key's debt, whichever stream made it; a Limiter
+// that keeps no debts, such as one on Redis, leaves it to the stream. A slot of
+// [Concurrent] is free again when the RPC is over, however it ends.
+//
+// [Adaptive] limits work instead of RPCs, by how long it takes.
 //
 // # Errors
 //
