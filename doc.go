@@ -14,9 +14,10 @@
 //
 // On top of it there is one package for each policy:
 // [github.com/interconnect-go/interconnect/auth],
+// [github.com/interconnect-go/interconnect/tracing],
 // [github.com/interconnect-go/interconnect/ratelimit],
 // [github.com/interconnect-go/interconnect/retry] and
-// [github.com/interconnect-go/interconnect/deadline]; tracing and logging are planned.
+// [github.com/interconnect-go/interconnect/deadline]; logging is planned.
 // They never import each other; whoever uses one does not pay for the rest.
 //
 // # Layers
