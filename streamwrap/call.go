@@ -47,6 +47,8 @@ type Call struct {
 	refusal  error // the first error of a hook
 	attempts []attemptLayer
 
+	fewAttempts [2]attemptLayer // room for attempts: tracing and logging watch them
+
 	parts  parts
 	gates  *gates         // handlers, from the start: what gates opened
 	staged http.Header    // request headers, before there is a request
