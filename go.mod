@@ -12,4 +12,12 @@ require google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32b
 
 require github.com/golang-jwt/jwt/v5 v5.3.1
 
-require golang.org/x/time v0.16.0
+require (
+	go.opentelemetry.io/otel/trace v1.47.0
+	golang.org/x/time v0.16.0
+)
+
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	go.opentelemetry.io/otel v1.47.0 // indirect
+)
