@@ -149,8 +149,8 @@ func (a *access) write(x *streamwrap.ExchangeEnd) {
 	}
 	attrs = r.appendDuration(attrs, result.Elapsed)
 	attrs = append(attrs,
-		slog.Int64("rpc.request.wire_bytes", wireBytes(x.Exchange.Received())),
-		slog.Int64("rpc.response.wire_bytes", wireBytes(x.Exchange.Sent())))
+		slog.Int64("http.request.body.size", x.Exchange.Received().Bytes),
+		slog.Int64("http.response.body.size", x.Exchange.Sent().Bytes))
 	attrs = r.appendAddress(attrs, x.Exchange.RemoteAddr(), false)
 	attrs = r.request.collect(attrs, x.Exchange.RequestHeader(), &r.config)
 	r.finish(a, result.Level, r.appendTrace(a, attrs))

@@ -42,6 +42,9 @@ func (s *stream) writeResult(ctx context.Context, e *streamwrap.End, x *streamwr
 	}
 	var room [roomyRecord]slog.Attr
 	attrs := s.identify(room[:0])
+	if x != nil && !x.Intercepted {
+		attrs = append(attrs, slog.Bool("rpc.intercepted", false))
+	}
 	attrs = s.appendResult(attrs, &r)
 	attrs = s.appendTiming(ctx, attrs, e, &r)
 	attrs = s.appendSizes(attrs, e, x)
@@ -173,7 +176,10 @@ func (s *stream) appendSizes(attrs []slog.Attr, e *streamwrap.End, x *streamwrap
 		requests, requestBytes, responses, responseBytes = responses, responseBytes, requests, requestBytes
 	}
 	if x != nil {
-		requestBytes, responseBytes = wireBytes(x.Exchange.Received()), wireBytes(x.Exchange.Sent())
+		requestBytes, responseBytes = s.wireBytes(x.Exchange.Received()), s.wireBytes(x.Exchange.Sent())
+		if x.Code != 0 && !s.framed() {
+			responseBytes = 0 // the body is an error
+		}
 	}
 	attrs = append(attrs, slog.Int64("rpc.request.messages", requests))
 	if requestBytes >= 0 {
@@ -188,11 +194,17 @@ func (s *stream) appendSizes(attrs []slog.Attr, e *streamwrap.End, x *streamwrap
 
 // wireBytes returns the size of the messages: of the frames' payloads, or of a body
 // that is one message.
-func wireBytes(stats streamwrap.WireStats) int64 {
-	if stats.Frames > 0 {
+func (s *stream) wireBytes(stats streamwrap.WireStats) int64 {
+	if s.framed() {
 		return stats.FrameBytes
 	}
 	return stats.Bytes
+}
+
+// framed reports whether each message is in a frame: in all but unary Connect.
+func (s *stream) framed() bool {
+	peer, _ := s.call.Peer()
+	return s.streams() || peer.Protocol != connect.ProtocolConnect
 }
 
 // appendPeer appends the address of the other side.
@@ -243,7 +255,7 @@ func (s *stream) appendCause(attrs []slog.Attr, e *streamwrap.End, stack string)
 	if s.errors != FullText {
 		return attrs
 	}
-	if e.Cause != nil && connect.CodeOf(e.Cause) != connect.CodeCanceled && !isDeadline(e.Cause) {
+	if e.Cause != nil && !isPlain(e.Cause) {
 		attrs = append(attrs, slog.String("connect.cause", clip(e.Cause.Error(), maxText)))
 	}
 	if e.Outcome == streamwrap.Panicked {

@@ -68,8 +68,11 @@ func (r *recorder) appendError(attrs []slog.Attr, err error) []slog.Attr {
 	return attrs
 }
 
-// isDeadline reports whether an error is a context's of a deadline, and says no more.
-func isDeadline(err error) bool { return err == context.DeadlineExceeded } //nolint:errorlint // is there more to say?
+// isPlain reports whether an error is a context's own, and says no more than the
+// outcome does.
+func isPlain(err error) bool {
+	return err == context.Canceled || err == context.DeadlineExceeded //nolint:errorlint // is there more to say?
+}
 
 // panicText returns what a handler panicked with.
 func panicText(p any) string {

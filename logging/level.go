@@ -64,6 +64,10 @@ func (c *config) defaultLevel(r *Result) slog.Level {
 }
 
 func (c *config) levelOf(r *Result) slog.Level {
+	code := r.Code
+	if r.Outcome == streamwrap.DeadlineExceeded {
+		code = connect.CodeDeadlineExceeded // also where a handler was told of a cancellation
+	}
 	switch {
 	case r.Outcome == streamwrap.Panicked:
 		return slog.LevelError
@@ -71,14 +75,14 @@ func (c *config) levelOf(r *Result) slog.Level {
 		return slog.LevelWarn
 	case r.Outcome == streamwrap.ClosedEarly:
 		return slog.LevelInfo
-	case r.Code != 0 && r.Outcome == streamwrap.DeadlineExceeded && c.expects(r.Call):
+	case r.Outcome == streamwrap.DeadlineExceeded && c.expects(r.Call):
 		return slog.LevelInfo
 	case r.Code == 0 && r.Call == nil:
 		return levelOfStatus(r)
 	case r.Call != nil && r.Call.IsClient():
-		return clientLevel(r.Code)
+		return clientLevel(code)
 	default:
-		return serverLevel(r.Code)
+		return serverLevel(code)
 	}
 }
 

@@ -52,11 +52,11 @@ func WithDeniedMetadata(names ...string) Option {
 }
 
 func deniedByDefault() patterns {
-	return patterns{
-		{name: "authorization"}, {name: "proxy-authorization"}, {name: "cookie"}, {name: "set-cookie"},
-		{name: "x-api-key"}, {suffix: "-token"}, {suffix: "-secret"}, {suffix: "-password"}, {suffix: "-key"},
-		{suffix: "-bin"},
-	}
+	denied, _ := newPatterns([]string{
+		"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key",
+		"*-token", "*-secret", "*-password", "*-key", "*-bin",
+	})
+	return denied
 }
 
 // pattern matches names of headers, in lower case.

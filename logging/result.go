@@ -75,6 +75,9 @@ func (r *Result) sentAs(x *streamwrap.ExchangeEnd) {
 		return
 	}
 	r.Code = code
+	if !x.Intercepted { // only a gate has begun it, which does not know why it went no further
+		r.ReturnedCode, r.Err = code, nil
+	}
 	switch {
 	case code == 0:
 		r.Outcome = streamwrap.Completed // somebody further out has made it one
