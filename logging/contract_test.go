@@ -21,7 +21,6 @@ func everything() []logging.Option {
 		logging.WithProgress(time.Hour),
 		logging.WithRequestMetadata("*"),
 		logging.WithResponseMetadata("*"),
-		logging.WithSampling(logging.Ratio(0.5)),
 	}
 }
 
