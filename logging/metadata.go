@@ -147,6 +147,9 @@ func (m *metadata) names(name string) bool {
 }
 
 func (c *config) appendHeader(attrs []slog.Attr, key, name string, values []string) []slog.Attr {
+	if slices.ContainsFunc(attrs, func(a slog.Attr) bool { return a.Key == key }) {
+		return attrs // from another place where it may be
+	}
 	value := values[0]
 	if len(values) > 1 {
 		value = strings.Join(values, ", ")

@@ -106,8 +106,12 @@ func (s *stream) returns(_ context.Context, err error) error {
 	if trailer, ok := s.call.ResponseTrailer(); ok {
 		s.collect(&s.response, trailer)
 	}
-	if failed, ok := errorOf(err); ok && !known {
+	if failed, ok := errorOf(err); ok && (!known || !s.call.IsClient()) {
 		s.collect(&s.response, failed.Meta())
+	}
+	if res, ok := s.call.Response(); ok && err == nil {
+		s.collect(&s.response, res.Header())
+		s.collect(&s.response, res.Trailer())
 	}
 	return nil // it stays what it is
 }
