@@ -123,7 +123,7 @@ func (s *stream) appendTiming(ctx context.Context, attrs []slog.Attr, e *streamw
 		attrs = append(attrs, slog.Duration("rpc.longest_gap", time.Duration(s.gap.Load())))
 	}
 	if s.names.grpc {
-		attrs = append(attrs, slog.String("grpc.start_time", s.call.Start().Format(time.RFC3339)))
+		attrs = append(attrs, slog.String("grpc.start_time", s.call.Start().UTC().Format(time.RFC3339)))
 	}
 	attrs = s.appendDeadline(ctx, attrs)
 	if r.Slow {
@@ -163,7 +163,7 @@ func (s *stream) appendDeadline(ctx context.Context, attrs []slog.Attr) []slog.A
 	case !ok:
 		return attrs
 	case s.names.grpc:
-		return append(attrs, slog.String("grpc.request.deadline", deadline.Format(time.RFC3339)))
+		return append(attrs, slog.String("grpc.request.deadline", deadline.UTC().Format(time.RFC3339)))
 	default:
 		return append(attrs, slog.Duration("rpc.deadline", deadline.Sub(s.call.Start())))
 	}
