@@ -212,7 +212,7 @@ func TestEveryRequestHasOneRecord(t *testing.T) {
 	t.Parallel()
 	for _, r := range unseenRequests() {
 		for _, transport := range []conntest.Transport{conntest.H2C, conntest.H1} {
-			if r.only != nil && r.only[0] != transport {
+			if len(r.only) > 0 && r.only[0] != transport {
 				continue
 			}
 			for _, gated := range []bool{false, true} {

@@ -49,10 +49,10 @@ func TestAdd(t *testing.T) {
 	t.Parallel()
 	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}, Protocols: []conntest.Protocol{conntest.Connect}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		var j journal
-		var kept context.Context
+		kept := make(chan context.Context, 1)
 		i := logging.NewInterceptor(j.logger(slog.LevelDebug))
 		srv := c.Start(t, serving(func(ctx context.Context) {
-			kept = ctx
+			kept <- ctx
 			logging.Add(ctx, slog.String("user", "nobody"), slog.Int("n", 1))
 			logging.Add(ctx, slog.String("user", "ada"), slog.Any("text", wrapperspb.String("shown")))
 			var workers sync.WaitGroup
@@ -67,7 +67,7 @@ func TestAdd(t *testing.T) {
 		}, connect.WithInterceptors(i)))
 		c.Clients(srv).Do(t.Context(), c.Kind, nil, "text")
 		srv.WaitCalls(1)
-		logging.Add(kept, slog.Bool("late", true)) // does nothing
+		logging.Add(<-kept, slog.Bool("late", true)) // does nothing
 		record := j.only(t, "rpc")
 		want(t, record, map[string]any{"user": "ada", "n": 1, "text": "shown", "late": nil, "log.attrs_dropped": 3 + 8*16 - 64})
 		added := 0

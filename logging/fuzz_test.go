@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -113,7 +114,7 @@ func (g *generator) fill(m protoreflect.Message, hide bool, depth int) {
 		case fd.IsMap():
 			for range g.IntN(3) {
 				key := g.text(hide)
-				key += fmt.Sprint(g.IntN(1000))
+				key += strconv.Itoa(g.IntN(1000))
 				k := protoreflect.ValueOfString(key).MapKey()
 				if m.Mutable(fd).Map().Has(k) {
 					continue

@@ -41,6 +41,7 @@ func Sections() []Section {
 		protocolTable(),
 		tunedTable(),
 		retryTable(),
+		loggingTable(),
 	}
 }
 
