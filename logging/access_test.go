@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -333,5 +334,122 @@ func TestClientGone(t *testing.T) {
 		srv.Release()
 		srv.WaitCalls(1)
 		want(t, j.only(t, ""), map[string]any{"msg": "rpc", "rpc.intercepted": nil})
+	})
+}
+
+// TestReplacedResponses: middleware within the Engine that answers instead of connect
+// is what the record tells of.
+func TestReplacedResponses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		logger := j.logger(slog.LevelDebug)
+		engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger)))
+		srv := conntest.Start(t, conntest.Config{
+			HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(logging.NewInterceptor(logger))},
+			Wrap: func(mux http.Handler) http.Handler {
+				return engine.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mux.ServeHTTP(httptest.NewRecorder(), r)
+					http.Error(w, "no", http.StatusServiceUnavailable)
+				}))
+			},
+		})
+		srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
+		srv.WaitCalls(1)
+		want(t, j.only(t, ""), map[string]any{
+			"level": "ERROR", "connect.outcome": "failed", "error.type": "503", "http.response.status_code": 503,
+		})
+	})
+}
+
+// TestTwoLoggers: each has its record, of which the first one's is the access log's.
+func TestTwoLoggers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var first, second, access journal
+		engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(access.logger(slog.LevelDebug))))
+		srv := conntest.Start(t, conntest.Config{
+			HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(
+				logging.NewInterceptor(first.logger(slog.LevelDebug)), logging.NewInterceptor(second.logger(slog.LevelDebug)),
+			)},
+			Wrap: engine.Handler,
+		})
+		srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
+		srv.WaitCalls(1)
+		want(t, first.only(t, ""), map[string]any{"http.response.status_code": 200})
+		want(t, second.only(t, ""), map[string]any{"http.response.status_code": nil})
+		if access.String() != "" {
+			t.Error(&access)
+		}
+	})
+}
+
+// TestHandlerWithinAHandler: one that is called within the process, with the context of
+// another, has a record of its own and leaves that of the request alone.
+func TestHandlerWithinAHandler(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		logger := j.logger(slog.LevelDebug)
+		i := logging.NewInterceptor(logger)
+		inner := http.NewServeMux()
+		register(inner, connect.WithInterceptors(i))
+		config := serving(func(ctx context.Context) {
+			r := httptest.NewRequest(http.MethodGet, getProcedure+"?encoding=proto&message=", http.NoBody)
+			inner.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+		}, connect.WithInterceptors(i))
+		config.Wrap = streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger))).Handler
+		srv := conntest.Start(t, config)
+		srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
+		srv.WaitCalls(1)
+		records := j.records(t, "rpc")
+		if len(records) != 2 {
+			t.Fatal(&j)
+		}
+		want(t, records[0], map[string]any{"rpc.method": "conntest.v1.Echo/Get", "http.response.status_code": nil})
+		want(t, records[1], map[string]any{"rpc.method": "conntest.v1.Echo/Unary", "http.response.status_code": 200})
+	})
+}
+
+// TestEndAfterTheRequest: a hook that still runs, on a goroutine that the handler left
+// behind, when the request is over: the record comes then, once, and with the status.
+func TestEndAfterTheRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		logger := j.logger(slog.LevelDebug)
+		entered, release := make(chan struct{}), make(chan struct{})
+		blocking := streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{
+			Open: func(context.Context, *streamwrap.Call) (context.Context, *struct{}, error) {
+				return nil, &struct{}{}, nil
+			},
+			Receive: func(*struct{}, context.Context) error {
+				close(entered)
+				<-release
+				return nil
+			},
+		})
+		config := conntest.Config{
+			HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(logging.NewInterceptor(logger), blocking)},
+			Service: conntest.Service{Bidi: func(_ context.Context, s *connect.BidiStream[conntest.Message, conntest.Message]) error {
+				go func() { _, _ = s.Receive() }()
+				<-entered
+				return nil
+			}},
+			Wrap: streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger))).Handler,
+		}
+		srv := conntest.Start(t, config)
+		stream := srv.Clients().Bidi.CallBidiStream(t.Context())
+		_ = stream.Send(nil)
+		_, _ = stream.Receive()
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+		srv.WaitCalls(1)
+		if j.String() != "" {
+			t.Errorf("a record before the end: %s", &j)
+		}
+		close(release)
+		synctest.Wait()
+		want(t, j.only(t, ""), map[string]any{"http.response.status_code": 200, "connect.outcome": "completed"})
 	})
 }

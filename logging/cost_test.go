@@ -142,6 +142,26 @@ func messages(tb testing.TB, i connect.Interceptor) connect.StreamingClientConn 
 	return stream
 }
 
+// TestStreamCost: two allocations more than streamwrap's own, and nothing if the logger is
+// off.
+func TestStreamCost(t *testing.T) {
+	cost := func(i connect.Interceptor) float64 {
+		serve := i.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return nil })
+		conn := streamwraptest.NewHandlerConn(streamwraptest.Script{Quiet: true})
+		ctx := t.Context()
+		return testing.AllocsPerRun(200, func() { _ = serve(ctx, conn) })
+	}
+	without := cost(bare())
+	on, off := cost(logging.NewInterceptor(slog.New(discard{slog.LevelDebug}))), cost(logging.NewInterceptor(slog.New(slog.DiscardHandler)))
+	t.Logf("%v allocations on, %v off, %v without", on, off, without)
+	if raceEnabled() {
+		on--
+	}
+	if on-without > 2 || off > without {
+		t.Errorf("%v allocations on, %v off, %v without", on, off, without)
+	}
+}
+
 // TestMessagesDoNotAllocate: not if they have no records.
 func TestMessagesDoNotAllocate(t *testing.T) {
 	for name, opts := range map[string][]logging.Option{

@@ -77,7 +77,7 @@ func (c *config) levelOf(r *Result) slog.Level {
 		return slog.LevelInfo
 	case r.Outcome == streamwrap.DeadlineExceeded && c.expects(r.Call):
 		return slog.LevelInfo
-	case r.Code == 0 && r.Call == nil:
+	case r.Code == 0 && (r.Call == nil || r.Status >= http.StatusBadRequest):
 		return levelOfStatus(r)
 	case r.Call != nil && r.Call.IsClient():
 		return clientLevel(code)

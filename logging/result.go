@@ -71,6 +71,9 @@ func (r *Result) sentAs(x *streamwrap.ExchangeEnd) {
 	if code == 0 && (x.Status < 200 || x.Status >= 400) {
 		code = r.Code // a unary response without a code that can be read
 	}
+	if code == 0 && x.Status >= 400 && r.Outcome == streamwrap.Completed {
+		r.Outcome = streamwrap.Failed // somebody further out has answered instead
+	}
 	if r.Outcome == streamwrap.Panicked || code == r.Code {
 		return
 	}

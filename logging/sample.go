@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,11 +50,10 @@ func lot(ctx context.Context, seed maphash.Seed, r *Result) uint32 {
 	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 		return binary.BigEndian.Uint32(id[12:])
 	}
-	var call uint64
-	if r.Call != nil {
-		call = r.Call.ID()
+	if r.Call == nil {
+		return rand.Uint32() //nolint:gosec // a lottery
 	}
-	return uint32(maphash.Comparable(seed, call)) //nolint:gosec // the lower half
+	return uint32(maphash.Comparable(seed, r.Call.ID())) //nolint:gosec // the lower half
 }
 
 // PerProcedure returns a sampler that keeps, of each procedure and in each interval, the
