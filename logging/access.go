@@ -32,7 +32,7 @@ func AccessLog(logger *slog.Logger, opts ...Option) streamwrap.ExchangeFunc {
 	}
 	r := newRecorder(logger, opts)
 	return func(ctx context.Context, x *streamwrap.Exchange) (context.Context, func(*streamwrap.ExchangeEnd)) {
-		if x.IsClient() || !r.on(ctx) {
+		if x.IsClient() {
 			return nil, nil
 		}
 		a := &access{Context: ctx, recorder: r, exchange: x, start: time.Now()}

@@ -394,20 +394,27 @@ func TestHandlerWithinAHandler(t *testing.T) {
 		i := logging.NewInterceptor(logger)
 		inner := http.NewServeMux()
 		register(inner, connect.WithInterceptors(i))
-		config := serving(func(ctx context.Context) {
+		alone := func(ctx context.Context) {
 			r := httptest.NewRequest(http.MethodGet, getProcedure+"?encoding=proto&message=", http.NoBody)
 			inner.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
-		}, connect.WithInterceptors(i))
-		config.Wrap = streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger))).Handler
-		srv := conntest.Start(t, config)
-		srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
-		srv.WaitCalls(1)
-		records := j.records(t, "rpc")
-		if len(records) != 2 {
-			t.Fatal(&j)
 		}
-		want(t, records[0], map[string]any{"rpc.method": "conntest.v1.Echo/Get", "http.response.status_code": nil})
-		want(t, records[1], map[string]any{"rpc.method": "conntest.v1.Echo/Unary", "http.response.status_code": 200})
+		for _, options := range [][]connect.HandlerOption{{connect.WithInterceptors(i)}, nil} { // of the outer one
+			j.buf.Reset()
+			config := serving(alone, options...)
+			config.Wrap = streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger))).Handler
+			srv := conntest.Start(t, config)
+			srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
+			srv.WaitCalls(1)
+			records := j.records(t, "rpc")
+			if len(records) != 2 {
+				t.Fatal(&j)
+			}
+			want(t, records[0], map[string]any{"rpc.method": "conntest.v1.Echo/Get", "http.response.status_code": nil})
+			want(t, records[1], map[string]any{"http.response.status_code": 200})
+			if options != nil {
+				want(t, records[1], map[string]any{"rpc.method": "conntest.v1.Echo/Unary"})
+			}
+		}
 	})
 }
 

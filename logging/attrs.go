@@ -34,7 +34,6 @@ func (s *stream) writeResult(ctx context.Context, e *streamwrap.End, x *streamwr
 		}
 	}
 	if !s.decide(ctx, &r) {
-		s.takeAdded(nil)
 		return
 	}
 	if stack == "" {

@@ -49,9 +49,6 @@ func Add(ctx context.Context, attrs ...slog.Attr) {
 func (s *stream) add(attrs []slog.Attr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
-		return
-	}
 	for _, a := range attrs {
 		s.addOne(s.safe(a))
 	}
@@ -101,11 +98,10 @@ func FromContext(ctx context.Context) *slog.Logger {
 	return s.logger
 }
 
-// takeAdded appends what was added, for the record; from now on nothing is.
+// takeAdded appends what was added, for the record.
 func (s *stream) takeAdded(attrs []slog.Attr) []slog.Attr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
 	attrs = append(attrs, s.meta...)
 	attrs = append(attrs, s.added...)
 	if s.lost > 0 {

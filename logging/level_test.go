@@ -77,6 +77,19 @@ func TestExpectedEndings(t *testing.T) {
 			"level": "INFO", "connect.outcome": "completed", "rpc.response.status_code": "OK", "error.message": nil, "error.type": nil,
 		})
 	})
+	t.Run("canceled after the deadline", func(t *testing.T) {
+		t.Parallel()
+		var j journal
+		ctx, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
+		f := logging.NewInterceptor(j.logger(slog.LevelDebug)).WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+			return nil, connect.NewError(connect.CodeCanceled, context.Canceled)
+		})
+		_, _ = f(ctx, unaryRequest(t, false))
+		want(t, j.only(t, "rpc"), map[string]any{
+			"level": "WARN", "connect.outcome": "deadline_exceeded", "rpc.response.status_code": "CANCELLED",
+		})
+	})
 	for name, tt := range map[string]struct {
 		pattern string
 		kind    connect.StreamType

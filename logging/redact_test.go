@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -78,6 +80,8 @@ func corpus() map[string]struct {
 		"annotated by one in a message": {record(func(r *dynamic) { r.set("by_label", secret) }), `{"byLabel":"[REDACTED]"}`},
 		"annotated by another value":    {record(func(r *dynamic) { r.set("by_public_level", "x") }), `{"byPublicLevel":"x"}`},
 		"annotated by nobody knows":     {record(func(r *dynamic) { r.set("by_unknown", secret) }), `{"byUnknown":"[REDACTED]"}`},
+
+		"annotated by a known option": {(&dynamic{dynamicpb.NewMessage(linked())}).set("open", "o").set("by_level", secret).set("by_label", secret), `{"open":"o","byLevel":"[REDACTED]","byLabel":"[REDACTED]"}`},
 
 		"enum value":          {record(func(r *dynamic) { r.set("level", protoreflect.EnumNumber(1)) }), `{"level":"[REDACTED]"}`},
 		"other enum value":    {record(func(r *dynamic) { r.set("level", protoreflect.EnumNumber(0)) }), `{"level":"PUBLIC"}`},
@@ -309,6 +313,20 @@ func TestPayloadsAreCut(t *testing.T) {
 				t.Errorf("%s, %d: %d bytes: %s", name, limit, len(got), got)
 			}
 		}
+	}
+}
+
+// TestLargeMapsAreCut: whatever room there is, not all of a map is put in order.
+func TestLargeMapsAreCut(t *testing.T) {
+	t.Parallel()
+	msg := record(func(r *dynamic) {
+		for n := range 1000 {
+			r.put("by_name", strconv.Itoa(n), record(func(*dynamic) {}))
+		}
+	})
+	text, truncated := logging.Renderer()(msg, 1<<20)
+	if n := strings.Count(text, ":{}"); n != 256 || !truncated || !json.Valid([]byte(text)) {
+		t.Errorf("%d entries, truncated %v", n, truncated)
 	}
 }
 

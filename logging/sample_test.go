@@ -73,7 +73,10 @@ func TestSamplingAddsUp(t *testing.T) {
 	}
 }
 
-type failing struct{}
+type (
+	failing struct{}
+	quieted struct{}
+)
 
 // TestSamplingKeeps: errors, slow calls and warnings, whatever the sampler says.
 func TestSamplingKeeps(t *testing.T) {
@@ -83,6 +86,9 @@ func TestSamplingKeeps(t *testing.T) {
 		level := func(ctx context.Context, r *logging.Result) slog.Level {
 			if ctx.Value(failing{}) != nil {
 				return slog.LevelWarn
+			}
+			if ctx.Value(quieted{}) != nil {
+				return slog.LevelDebug
 			}
 			return r.Level
 		}
@@ -100,10 +106,12 @@ func TestSamplingKeeps(t *testing.T) {
 		call(t.Context(), 0, nil)
 		call(t.Context(), 2*time.Second, nil)
 		call(context.WithValue(t.Context(), failing{}, true), 0, nil)
+		call(context.WithValue(t.Context(), quieted{}, true), 2*time.Second, nil)
 		records := j.records(t, "rpc")
-		if len(records) != 3 {
+		if len(records) != 4 {
 			t.Fatal(&j)
 		}
+		want(t, records[3], map[string]any{"level": "DEBUG", "rpc.slow": true})
 		want(t, records[0], map[string]any{"rpc.response.status_code": "NOT_FOUND", "log.dropped": 1})
 		want(t, records[1], map[string]any{"rpc.slow": true, "log.dropped": 2})
 		want(t, records[2], map[string]any{"level": "WARN", "log.dropped": nil})

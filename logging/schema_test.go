@@ -174,6 +174,36 @@ var schema = sync.OnceValue(func() protoreflect.FileDescriptor {
 	return fd
 })
 
+// linked is a message with a field that is annotated by an option that the program
+// knows.
+var linked = sync.OnceValue(func() protoreflect.MessageDescriptor {
+	set := func(name string, value protoreflect.Value) fieldOption {
+		return func(f *descriptorpb.FieldDescriptorProto) {
+			xt := dynamicpb.NewExtensionType(schema().Extensions().ByName(protoreflect.Name(name)))
+			f.Options = new(descriptorpb.FieldOptions)
+			f.Options.ProtoReflect().Set(xt.TypeDescriptor(), value)
+		}
+	}
+	labels := dynamicpb.NewMessage(schema().Messages().ByName("Label"))
+	levels := labels.Mutable(labels.Descriptor().Fields().ByName("levels")).List()
+	levels.Append(protoreflect.ValueOfEnum(0))
+	levels.Append(protoreflect.ValueOfEnum(1))
+	const text = descriptorpb.FieldDescriptorProto_TYPE_STRING
+	file := &descriptorpb.FileDescriptorProto{
+		Name: new("linked.proto"), Package: new("logtest"), Syntax: new("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: new("Linked"), Field: []*descriptorpb.FieldDescriptorProto{
+			field("open", 1, text, "", set("level", protoreflect.ValueOfEnum(0))),
+			field("by_level", 2, text, "", set("level", protoreflect.ValueOfEnum(1))),
+			field("by_label", 3, text, "", set("label", protoreflect.ValueOfMessage(labels))),
+		}}},
+	}
+	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
+	if err != nil {
+		panic(err)
+	}
+	return fd.Messages().Get(0)
+})
+
 func recordType() protoreflect.MessageDescriptor { return schema().Messages().ByName("Record") }
 
 // record returns a Record with fields set.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +175,36 @@ func TestGateWithoutEngine(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOffMeanwhile: a logger that is turned off and on again during an RPC does not make
+// its record a wrong one.
+func TestOffMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		h := &switched{Handler: j.logger(slog.LevelDebug).Handler()}
+		i := logging.NewInterceptor(slog.New(h))
+		turnOff := func(ctx context.Context, _ connect.Spec, _ connect.Peer, _ http.Header) (context.Context, error) {
+			h.off.Store(true)
+			return ctx, nil
+		}
+		srv := conntest.Start(t, serving(func(context.Context) { h.off.Store(false) }, i.HandlerOption(), connect.WithRequestGate(turnOff)))
+		srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text")
+		synctest.Wait()
+		want(t, j.only(t, "rpc"), map[string]any{"connect.outcome": "completed"})
+	})
+}
+
+// switched is a handler that can be off.
+type switched struct {
+	slog.Handler
+
+	off atomic.Bool
+}
+
+func (s *switched) Enabled(ctx context.Context, level slog.Level) bool {
+	return !s.off.Load() && s.Handler.Enabled(ctx, level)
 }
 
 // TestOff: a logger that is off is asked for nothing, by whichever way the interceptor

@@ -38,7 +38,6 @@ type stream struct {
 	added  []slog.Attr
 	lost   int // how many were too many
 	logger *slog.Logger
-	ended  bool
 	meta   []slog.Attr // metadata of the request and the response
 
 	timers timers
