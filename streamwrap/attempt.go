@@ -65,7 +65,7 @@ func (c *Call) watchAttempts(t *table, s any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.attempts == nil {
-		c.attempts = c.oneAttempt[:0]
+		c.attempts = c.fewAttempts[:0]
 	}
 	c.attempts = append(c.attempts, attemptLayer{t, s})
 }

@@ -47,7 +47,7 @@ type Call struct {
 	refusal  error // the first error of a hook
 	attempts []attemptLayer
 
-	oneAttempt [1]attemptLayer // room for attempts: there is rarely another
+	fewAttempts [2]attemptLayer // room for attempts: tracing and logging watch them
 
 	parts  parts
 	gates  *gates         // handlers, from the start: what gates opened
@@ -63,6 +63,7 @@ type parts struct {
 	handler  connect.StreamingHandlerConn // streaming handlers
 	request  connect.AnyRequest           // unary
 	response connect.AnyResponse          // unary clients
+	answer   connect.AnyResponse          // unary handlers
 	info     connect.CallInfo             // unary handlers
 	peer     *connect.Peer                // in a gate
 }
@@ -182,6 +183,25 @@ func splitProcedure(procedure string) (service, method string) {
 		return procedure[:i], procedure[i+1:]
 	}
 	return procedure, ""
+}
+
+// answered makes a unary handler's response known.
+func (c *Call) answered(res connect.AnyResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parts.answer = res
+}
+
+// Response returns the response of a unary RPC, false if there is none: before it was
+// received or returned, after an error, and of streams. On handlers it has headers and
+// trailers of its own, which connect sends beside those of ResponseHeader and
+// ResponseTrailer.
+func (c *Call) Response() (connect.AnyResponse, bool) {
+	p := c.load()
+	if p.answer != nil {
+		return p.answer, true
+	}
+	return p.response, p.response != nil
 }
 
 // IsClient reports whether this is the client's side of the RPC.

@@ -228,6 +228,34 @@ func TestUnaryAllocations(t *testing.T) {
 	}
 }
 
+// TestWatchingAttemptsAllocatesNothing: there is room for two interceptors that watch.
+func TestWatchingAttemptsAllocatesNothing(t *testing.T) {
+	watching := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+			return nil, &counter{}, nil
+		},
+		Attempt: func(*counter, context.Context, *streamwrap.Attempt) (context.Context, func(error)) {
+			return nil, nil
+		},
+	})
+	still := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+			return nil, &counter{}, nil
+		},
+	})
+	res := connect.NewResponse(&counter{})
+	req := newUnaryRequest(t, true)
+	cost := func(i connect.Interceptor) float64 {
+		f := streamwrap.Chain(i, i).WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+			return res, nil
+		})
+		return testing.AllocsPerRun(100, func() { _, _ = f(t.Context(), req) })
+	}
+	if with, without := cost(watching), cost(still); with > without {
+		t.Errorf("%v allocations, %v without Attempt hooks", with, without)
+	}
+}
+
 // gatedUnary returns a function that serves a unary RPC with an interceptor, behind its
 // gate or without, in a request of an Engine or in none.
 func gatedUnary(tb testing.TB, gated, engine bool) func() {
@@ -346,25 +374,5 @@ func TestIdleStreamsHaveNoGoroutine(t *testing.T) {
 		for _, s := range open { // so that the garbage collector need not
 			_ = s.(connect.StreamingClientConn).CloseResponse()
 		}
-	}
-}
-
-// TestAttemptHookDoesNotAllocate: to be told of attempts costs an RPC nothing if it
-// is one interceptor that wants to.
-func TestAttemptHookDoesNotAllocate(t *testing.T) {
-	cost := func(hook func(*counter, context.Context, *streamwrap.Attempt) (context.Context, func(error))) float64 {
-		i := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
-			Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
-				return nil, &counter{}, nil
-			},
-			Attempt: hook,
-		})
-		res, req := connect.NewResponse(&counter{}), newUnaryRequest(t, true)
-		f := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
-		return testing.AllocsPerRun(100, func() { _, _ = f(t.Context(), req) })
-	}
-	hook := func(*counter, context.Context, *streamwrap.Attempt) (context.Context, func(error)) { return nil, nil }
-	if with, without := cost(hook), cost(nil); with != without {
-		t.Errorf("%v allocations with the hook, %v without", with, without)
 	}
 }

@@ -391,3 +391,44 @@ func TestGet(t *testing.T) {
 		r.server.wantEnd(t, "completed 1/1")
 	})
 }
+
+// TestResponse: the response of a unary RPC is known once there is one, on both sides,
+// and never that of a stream or of an RPC that failed.
+func TestResponse(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		for _, fails := range []bool{false, true} {
+			type rpc struct{ call *streamwrap.Call }
+			returned := 0
+			i := streamwrap.NewInterceptor(streamwrap.Hooks[rpc]{
+				Open: func(_ context.Context, call *streamwrap.Call) (context.Context, *rpc, error) {
+					if _, ok := call.Response(); ok {
+						t.Error("there is a response before the RPC")
+					}
+					return nil, &rpc{call}, nil
+				},
+				Return: func(r *rpc, _ context.Context, err error) error {
+					returned++
+					res, ok := r.call.Response()
+					if ok != (c.Kind == connect.StreamTypeUnary && !fails) {
+						t.Errorf("client %v: a response: %v", r.call.IsClient(), ok)
+					}
+					if ok && (res.Header().Get(headerKey) != "a" || res.Trailer().Get(trailerKey) != "b") {
+						t.Errorf("client %v: %v, %v", r.call.IsClient(), res.Header(), res.Trailer())
+					}
+					return err
+				},
+			})
+			srv := c.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(i)}})
+			h := metadata()
+			if fails {
+				conntest.Fail(connect.CodeInternal, "no").Add(h)
+			}
+			c.Clients(srv, connect.WithInterceptors(i)).Do(t.Context(), c.Kind, h, "text")
+			srv.WaitCalls(1)
+			if returned != 2 {
+				t.Errorf("%d Return hooks ran", returned)
+			}
+		}
+	})
+}

@@ -154,6 +154,7 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 	if err != nil {
 		return nil, err
 	}
+	u.call.answered(res)
 	if err := u.send(res.Any()); err != nil {
 		return nil, err
 	}

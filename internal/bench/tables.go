@@ -46,6 +46,7 @@ func Sections() []Section {
 		tracingCostTable(),
 		adaptiveTable(),
 		ratelimitTable(),
+		loggingTable(),
 	}
 }
 
