@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-
-	"github.com/interconnect-go/interconnect/tracing"
 )
 
 // slack is how much longer than its deadline an RPC may take on a busy machine.
@@ -30,6 +28,9 @@ func (b *bed) check() {
 	}
 	if started, ended := b.spans.started.Load(), b.spans.ended.Load(); started != ended {
 		j.complain(fmt.Errorf("%d spans started, %d ended", started, ended))
+	}
+	if servers, clients := int(b.records.servers.Load()), int(b.records.clients.Load()); servers != j.opens[0] || clients != j.opens[1] {
+		j.complain(fmt.Errorf("%d and %d RPCs on servers and clients have %d and %d records", j.opens[0], j.opens[1], servers, clients))
 	}
 	if servers, clients := int(b.spans.servers.Load()), int(b.spans.clients.Load()); servers != j.opens[0] || clients != j.opens[1] {
 		j.complain(fmt.Errorf("%d and %d RPCs on servers and clients have %d and %d spans", j.opens[0], j.opens[1], servers, clients))
@@ -102,7 +103,7 @@ func (b *bed) refused(id uint64, code connect.Code) error {
 
 // probe checks that the server has all its slots again.
 func (b *bed) probe(s *server) error {
-	c := newClient("http://"+s.address, newObserver(newJournal()), tracing.NewInterceptor(), b.issuer)
+	c := newClient("http://"+s.address, b.issuer, nil)
 	defer c.transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(context.Background(), slack)
 	defer cancel()

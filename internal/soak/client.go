@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/retry"
 	"github.com/interconnect-go/interconnect/streamwrap"
-	"github.com/interconnect-go/interconnect/tracing"
 )
 
 // client calls all procedures, over one protocol.
@@ -25,18 +25,17 @@ type client struct {
 	unary, client, server, bidi *connect.Client[message, message]
 }
 
-func newClient(url string, observe *streamwrap.Interceptor, spans *tracing.Interceptor, tokens auth.TokenSource, opts ...connect.ClientOption) *client {
+// newClient returns a client with all policies behind some interceptors.
+func newClient(url string, tokens auth.TokenSource, outside []connect.Interceptor, opts ...connect.ClientOption) *client {
 	engine := streamwrap.NewEngine()
 	c := &client{transport: streamwrap.NewTransport(nil)}
-	opts = append(opts, connect.WithIdempotency(connect.IdempotencyIdempotent), connect.WithInterceptors(
-		observe,
-		spans,
+	opts = append(opts, connect.WithIdempotency(connect.IdempotencyIdempotent), connect.WithInterceptors(append(slices.Clone(outside),
 		deadline.NewInterceptor(deadline.Policy{Default: 10 * time.Second, ReceiveIdle: 4 * time.Second}),
 		retry.NewInterceptor(retry.Policy{Codes: []connect.Code{connect.CodeUnavailable, connect.CodeResourceExhausted}}),
 		ratelimit.NewInterceptor(ratelimit.Rule{On: ratelimit.Concurrent, Max: maxConcurrent}),
 		auth.NewClientInterceptor(tokens),
 		engine,
-	))
+	)...))
 	caller := engine.HTTPClient(auth.HTTPClient(&http.Client{Transport: c.transport}))
 	c.unary = connect.NewClient[message, message](caller, url+unaryProcedure, opts...)
 	c.client = connect.NewClient[message, message](caller, url+clientProcedure, opts...)

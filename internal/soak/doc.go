@@ -6,7 +6,7 @@
 //   - a client that saw a success, or an error of the server, saw what a handler did;
 //   - no message is lost, doubled or out of order in what a client got, or a handler;
 //   - no upload that its client has given up is complete to a handler;
-//   - there are as many spans as RPCs;
+//   - there are as many spans and records in the log as RPCs;
 //   - in the end slots, goroutines and memory are what they were.
 //
 // The test is short by default; make soak runs it for SOAK (10m).

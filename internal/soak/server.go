@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/deadline"
+	"github.com/interconnect-go/interconnect/logging"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
@@ -33,6 +34,7 @@ type policies struct {
 	limits  *ratelimit.Interceptor
 	observe *streamwrap.Interceptor
 	tracing *tracing.Interceptor
+	logging *logging.Interceptor
 }
 
 // startServer starts a server with all policies.
@@ -48,6 +50,7 @@ func startServer(s *service, p policies) (*server, error) {
 	s.register(mux,
 		p.observe.HandlerOption(),
 		p.tracing.HandlerOption(),
+		p.logging.HandlerOption(),
 		deadlines.HandlerOption(),
 		p.limits.HandlerOption(),
 		p.auth.HandlerOption(),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/interconnect-go/interconnect/auth"
+	"github.com/interconnect-go/interconnect/logging"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/tracing"
 	"golang.org/x/time/rate"
@@ -33,6 +35,7 @@ type bed struct {
 
 	journal  *journal
 	spans    spans
+	records  records
 	issuer   *issuer
 	policies policies
 	proxy    *proxy
@@ -85,7 +88,7 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func newBed(c Config) (*bed, error) {
-	b := &bed{Config: c, journal: newJournal()}
+	b := &bed{Config: c, journal: newJournal(), records: newRecords()}
 	var err error
 	if b.issuer, err = newIssuer(); err != nil {
 		return nil, err
@@ -109,6 +112,7 @@ func newBed(c Config) (*bed, error) {
 		),
 		observe: newObserver(b.journal),
 		tracing: tracing.NewInterceptor(tracing.WithTracerProvider(b.spans.provider())),
+		logging: logging.NewInterceptor(slog.New(b.records)),
 	}
 	if b.proxy, err = newProxy(c.Seed, c.Harm); err != nil {
 		return nil, err
@@ -116,7 +120,7 @@ func newBed(c Config) (*bed, error) {
 	observe := newObserver(b.journal)
 	for range 4 {
 		for _, protocol := range [][]connect.ClientOption{nil, {connect.WithGRPC()}, {connect.WithGRPCWeb()}} {
-			b.clients = append(b.clients, newClient(b.proxy.url(), observe, b.policies.tracing, b.issuer, protocol...))
+			b.clients = append(b.clients, newClient(b.proxy.url(), b.issuer, []connect.Interceptor{observe, b.policies.tracing, b.policies.logging}, protocol...))
 		}
 	}
 	return b, nil

@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/deadline"
+	"github.com/interconnect-go/interconnect/logging"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/retry"
 	"github.com/interconnect-go/interconnect/streamwrap"
@@ -81,6 +84,8 @@ func (v *variant) observe() {
 func (v *variant) usePolicies() {
 	v.observe()
 	spans := tracing.NewInterceptor(tracing.WithTracerProvider(sdk.NewTracerProvider()), tracing.WithResponseTrace())
+	logs := logging.NewInterceptor(slog.New(slog.NewJSONHandler(io.Discard, nil)),
+		logging.WithMessages(slog.LevelInfo), logging.WithPayloads(logging.Payloads{}))
 	deadlines := deadline.NewInterceptor(deadline.Policy{
 		FirstMessage: time.Minute, ReceiveIdle: time.Minute, SendStall: time.Minute, MaxLifetime: time.Hour,
 	})
@@ -95,6 +100,7 @@ func (v *variant) usePolicies() {
 	}
 	v.client = append(v.client,
 		spans,
+		logs,
 		deadline.NewInterceptor(deadline.Policy{ReceiveIdle: time.Minute}),
 		retry.NewInterceptor(retry.Policy{}),
 		limits(),
@@ -103,6 +109,7 @@ func (v *variant) usePolicies() {
 	v.wrapHandler = deadlines.Handler
 	v.gates = []connect.HandlerOption{
 		spans.HandlerOption(),
+		logs.HandlerOption(),
 		deadlines.HandlerOption(),
 		limits().HandlerOption(),
 		auth.NewServerInterceptor(auth.Anonymous()).HandlerOption(),
