@@ -73,7 +73,8 @@
 // # Cost
 //
 // A unary RPC takes 2 allocations besides those of the logger's handler and the one of
-// streamwrap, and a stream the same; a message none, and a reading of the clock. If the
+// streamwrap, and a stream the same; a message none, and a reading of the clock; a
+// request two for the access log, and what streamwrap takes for an observer. If the
 // logger is off a unary RPC takes nothing, and a stream only streamwrap's guard. If the
 // level of a record is off nothing of it is computed. An RPC's trace ids take two
 // allocations, headers one or more.
