@@ -50,7 +50,8 @@ type access struct {
 
 	mu     sync.Mutex
 	stream *stream // the RPC that an interceptor sees, if one does
-	rpc    *ended  // it has ended
+	over   bool    // it has ended
+	rpc    ended   // how
 	http   *streamwrap.ExchangeEnd
 }
 
@@ -83,10 +84,10 @@ func claimAccess(s *stream) *access {
 }
 
 // keep keeps how the RPC ended. It reports whether the request has ended too.
-func (a *access) keep(e *ended) bool {
+func (a *access) keep(e ended) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.rpc = e
+	a.rpc, a.over = e, true
 	return a.http != nil
 }
 
@@ -95,7 +96,7 @@ func (a *access) keep(e *ended) bool {
 func (a *access) finish(x *streamwrap.ExchangeEnd) {
 	a.mu.Lock()
 	a.http = x
-	stream, complete := a.stream, a.rpc != nil
+	stream, complete := a.stream, a.over
 	a.mu.Unlock()
 	switch {
 	case stream == nil:
@@ -108,7 +109,7 @@ func (a *access) finish(x *streamwrap.ExchangeEnd) {
 // complete writes the record of an RPC when both have ended.
 func (a *access) complete() {
 	defer a.stream.handler.isolate()
-	e := a.rpc
+	e := &a.rpc
 	a.stream.writeResult(e.ctx, &e.End, a.http, e.stack)
 }
 

@@ -255,7 +255,7 @@ func (s *stream) appendCause(attrs []slog.Attr, e *streamwrap.End, stack string)
 		return attrs
 	}
 	if e.Cause != nil && !isPlain(e.Cause) {
-		attrs = append(attrs, slog.String("connect.cause", clip(e.Cause.Error(), maxText)))
+		attrs = append(attrs, slog.String("connect.cause", clip(textOf(e.Cause.Error), maxText)))
 	}
 	if e.Outcome == streamwrap.Panicked {
 		attrs = append(attrs, slog.String("exception.message", clip(panicText(e.Panic), maxText)),

@@ -3,6 +3,7 @@ package logging
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -47,14 +48,14 @@ func Add(ctx context.Context, attrs ...slog.Attr) {
 }
 
 func (s *stream) add(attrs []slog.Attr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, a := range attrs {
 		s.addOne(s.safe(a))
 	}
 }
 
 func (s *stream) addOne(a slog.Attr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range s.added {
 		if s.added[i].Key == a.Key {
 			s.added[i] = a
@@ -68,21 +69,27 @@ func (s *stream) addOne(a slog.Attr) {
 	s.added = append(s.added, a)
 }
 
-// safe renders an attribute that is a message.
+// safe renders an attribute that is a message, or a group with one.
 func (s *stream) safe(a slog.Attr) slog.Attr {
-	if a.Value.Kind() != slog.KindAny {
-		return a
-	}
-	if m, ok := a.Value.Any().(proto.Message); ok {
-		text, _ := s.redactor.render(m, defaultPayloadBytes)
-		a.Value = slog.AnyValue(text)
+	switch a.Value.Kind() {
+	case slog.KindAny:
+		if m, ok := a.Value.Any().(proto.Message); ok {
+			text, _ := s.redactor.render(m, defaultPayloadBytes)
+			a.Value = slog.AnyValue(text)
+		}
+	case slog.KindGroup:
+		group := slices.Clone(a.Value.Group())
+		for i := range group {
+			group[i] = s.safe(group[i])
+		}
+		a.Value = slog.GroupValue(group...)
 	}
 	return a
 }
 
 // FromContext returns a logger whose records have the RPC's method, side and call.id,
-// and the ids of its trace, as the RPC's own have; it writes where they are written. Outside of RPCs that
-// are logged it is [slog.Default].
+// and the ids of its trace, as the RPC's own have; it writes where they are written.
+// Outside of RPCs that are logged it is [slog.Default].
 func FromContext(ctx context.Context) *slog.Logger {
 	s := fromContext(ctx)
 	if s == nil {

@@ -54,7 +54,8 @@ func TestAdd(t *testing.T) {
 		srv := c.Start(t, serving(func(ctx context.Context) {
 			kept <- ctx
 			logging.Add(ctx, slog.String("user", "nobody"), slog.Int("n", 1))
-			logging.Add(ctx, slog.String("user", "ada"), slog.Any("text", wrapperspb.String("shown")))
+			logging.Add(ctx, slog.String("user", "ada"), slog.Any("text", wrapperspb.String("shown")),
+				slog.Group("group", slog.Any("text", record(func(r *dynamic) { r.set("secret", secret) }))))
 			var workers sync.WaitGroup
 			for worker := range 8 {
 				workers.Go(func() {
@@ -68,18 +69,22 @@ func TestAdd(t *testing.T) {
 		c.Clients(srv).Do(t.Context(), c.Kind, nil, "text")
 		srv.WaitCalls(1)
 		logging.Add(<-kept, slog.Bool("late", true)) // does nothing
-		record := j.only(t, "rpc")
-		want(t, record, map[string]any{"user": "ada", "n": 1, "text": "shown", "late": nil, "log.attrs_dropped": 3 + 8*16 - 64})
+		line := j.only(t, "rpc")
+		want(t, line, map[string]any{"user": "ada", "n": 1, "text": "shown", "late": nil, "log.attrs_dropped": 4 + 8*16 - 64})
+		group, _ := line["group"].(map[string]any)
+		if text, _ := group["text"].(map[string]any); text["secret"] != "[REDACTED]" {
+			t.Errorf("a message in a group is %v", line["group"])
+		}
 		added := 0
 		for worker := range 8 {
 			for n := range 16 {
-				if record[fmt.Sprintf("%d.%d", worker, n)] == float64(n) {
+				if line[fmt.Sprintf("%d.%d", worker, n)] == float64(n) {
 					added++
 				}
 			}
 		}
-		if added != 64-3 {
-			t.Errorf("%d were added beside the first three", added)
+		if added != 64-4 {
+			t.Errorf("%d were added beside the first four", added)
 		}
 	})
 	logging.Add(t.Context(), slog.Bool("nowhere", true)) // outside of an RPC nothing happens

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -158,6 +159,35 @@ func TestStreamCost(t *testing.T) {
 		on--
 	}
 	if on-without > 2 || off > without {
+		t.Errorf("%v allocations on, %v off, %v without", on, off, without)
+	}
+}
+
+// TestGateCost: nothing if the logger is off.
+func TestGateCost(t *testing.T) {
+	gate := logging.NewInterceptor(slog.New(slog.DiscardHandler)).Gate()
+	spec, header, ctx := connect.Spec{Procedure: conntest.UnaryProcedure}, make(http.Header), t.Context()
+	if got := testing.AllocsPerRun(200, func() { _, _ = gate(ctx, spec, connect.Peer{}, header) }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
+
+// TestAccessLogCost: two allocations for a request, and a third one for its record.
+func TestAccessLogCost(t *testing.T) {
+	serve := func(observe streamwrap.ExchangeFunc) float64 {
+		h := streamwrap.NewEngine(streamwrap.WithExchangeObserver(observe)).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		r, w := httptest.NewRequest(http.MethodPost, "/", http.NoBody), httptest.NewRecorder()
+		return testing.AllocsPerRun(200, func() { h.ServeHTTP(w, r) })
+	}
+	without := serve(func(context.Context, *streamwrap.Exchange) (context.Context, func(*streamwrap.ExchangeEnd)) {
+		return nil, func(*streamwrap.ExchangeEnd) {}
+	})
+	on, off := serve(logging.AccessLog(slog.New(discard{slog.LevelDebug}))), serve(logging.AccessLog(slog.New(slog.DiscardHandler)))
+	t.Logf("%v allocations on, %v off, %v without", on, off, without)
+	if raceEnabled() {
+		on--
+	}
+	if on-without > 3 || off-without > 2 { // the request, its method value, and the record
 		t.Errorf("%v allocations on, %v off, %v without", on, off, without)
 	}
 }

@@ -10,10 +10,20 @@
 //	engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(slog.Default())))
 //	server := &http.Server{Handler: engine.Handler(mux)}
 //
-// A record has the RPC's method, protocol and kind, its outcome and code, the error, the
-// duration, numbers of messages, and whatever else is known: sizes on the wire, the time to the first message and
-// the longest time without one, attempts, the deadline, the peer, the ids of the trace.
-// Handlers add to it with [Add], and log records of their own with [FromContext].
+// Handlers add to the record with [Add], and log records of their own with [FromContext].
+//
+// # Keys
+//
+// Always: rpc.method, rpc.kind (client, server), connect.stream_type, call.id (a number of
+// this process), connect.outcome (see streamwrap.Outcome), rpc.response.status_code,
+// duration, rpc.request.messages and rpc.response.messages. Where there is something to
+// tell: rpc.system.name and connect.protocol; error.type, error.message, error.details and
+// connect.cause; connect.returned_status_code, of a handler whose response could not be
+// sent; exception.message and exception.stacktrace; rpc.time_to_first_message and
+// rpc.longest_gap, of streams; rpc.request.wire_bytes and rpc.response.wire_bytes;
+// rpc.deadline, what was left of it at the start; rpc.slow; rpc.attempts; network.peer or
+// server.address and port; http.response.status_code; rpc.intercepted (false), see
+// [AccessLog]; trace_id and span_id; log.dropped, log.panics and log.attrs_dropped.
 //
 // # Defaults
 //
@@ -63,7 +73,8 @@
 // # Cost
 //
 // A unary RPC takes 2 allocations besides those of the logger's handler and the one of
-// streamwrap, and a stream the same; a message none, and a reading of the clock. If the
+// streamwrap, and a stream the same; a message none, and a reading of the clock; a
+// request two for the access log, and what streamwrap takes for an observer. If the
 // logger is off a unary RPC takes nothing, and a stream only streamwrap's guard. If the
 // level of a record is off nothing of it is computed. An RPC's trace ids take two
 // allocations, headers one or more.

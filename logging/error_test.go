@@ -132,6 +132,28 @@ func TestPanicsOfHandlers(t *testing.T) {
 	}
 }
 
+// TestTextsThatPanic: an error whose text cannot be had, or a message that cannot be
+// looked into, costs no record.
+func TestTextsThatPanic(t *testing.T) {
+	t.Parallel()
+	var nobody *nameless
+	var j journal
+	i := logging.NewInterceptor(j.logger(slog.LevelDebug))
+	failWith(t, i, unaryRequest(t, false), connect.NewError(connect.CodeInternal, nobody))
+	want(t, j.only(t, "rpc"), map[string]any{"rpc.response.status_code": "INTERNAL", "error.message": "", "log.panics": nil})
+	if text, _ := logging.Renderer()(opaque{}, 100); text != "null" {
+		t.Error(text)
+	}
+}
+
+// nameless is an error that panics if it is nil.
+type nameless struct{ text string }
+
+func (n *nameless) Error() string { return n.text }
+
+// opaque is a message that panics.
+type opaque struct{ proto.Message }
+
 // explode returns a handler that panics.
 func explode(value any) connect.UnaryFunc {
 	return func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { panic(value) }

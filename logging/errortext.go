@@ -47,10 +47,10 @@ func errorOf(err error) (*connect.Error, bool) {
 
 // appendError appends the error's text and details.
 func (r *recorder) appendError(attrs []slog.Attr, err error) []slog.Attr {
-	text := err.Error()
 	failed, coded := errorOf(err)
+	text := textOf(err.Error)
 	if coded {
-		text = failed.Message()
+		text = textOf(failed.Message)
 	}
 	switch r.errors {
 	case CodeOnly:
@@ -80,12 +80,18 @@ func panicText(p any) string {
 	case nil:
 		return "runtime.Goexit"
 	case error:
-		return p.Error()
+		return textOf(p.Error)
 	case string:
 		return p
 	default:
 		return fmt.Sprintf("%T", p) // it may be anything, with anything in it
 	}
+}
+
+// textOf returns a text that somebody else's code makes, which may panic.
+func textOf(text func() string) (_ string) {
+	defer func() { _ = recover() }()
+	return text()
 }
 
 // clip shortens a text that is too long.

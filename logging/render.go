@@ -47,14 +47,25 @@ type renderer struct {
 
 // render returns a message as JSON of about so many bytes at most: brackets that close
 // what is open come on top.
-func (r *redactor) render(m proto.Message, limit int) (_ rendered, truncated bool) {
+// A message that cannot be reflected upon is null.
+func (r *redactor) render(m proto.Message, limit int) (text rendered, truncated bool) {
+	defer func() {
+		if recover() != nil {
+			text, truncated = "null", false
+		}
+	}()
 	w := renderer{redactor: r, limit: limit, out: make([]byte, 0, min(limit, 512))}
 	w.message(m.ProtoReflect())
 	return rendered(w.out), w.truncated
 }
 
 // renderDetails returns an error's details as a JSON array.
-func (r *redactor) renderDetails(details []*connect.ErrorDetail) rendered {
+func (r *redactor) renderDetails(details []*connect.ErrorDetail) (text rendered) {
+	defer func() {
+		if recover() != nil {
+			text = "null"
+		}
+	}()
 	w := renderer{redactor: r, limit: defaultPayloadBytes}
 	w.out = append(w.out, '[')
 	for i, detail := range details[:min(len(details), maxDetails)] {

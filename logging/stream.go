@@ -177,8 +177,7 @@ func (s *stream) end(ctx context.Context, e *streamwrap.End) {
 		s.writeEnd(ctx, e, nil)
 		return
 	}
-	kept := *e
-	if s.access.keep(&ended{End: kept, ctx: ctx, stack: stackOf(e)}) {
+	if s.access.keep(ended{End: *e, ctx: ctx, stack: stackOf(e)}) {
 		s.access.complete()
 	}
 }
