@@ -16,8 +16,9 @@
 // [github.com/interconnect-go/interconnect/auth],
 // [github.com/interconnect-go/interconnect/tracing],
 // [github.com/interconnect-go/interconnect/ratelimit],
+// [github.com/interconnect-go/interconnect/logging],
 // [github.com/interconnect-go/interconnect/retry] and
-// [github.com/interconnect-go/interconnect/deadline]; logging is planned.
+// [github.com/interconnect-go/interconnect/deadline].
 // They never import each other; whoever uses one does not pay for the rest.
 //
 // # Layers
