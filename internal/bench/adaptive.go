@@ -106,7 +106,7 @@ func (t AdaptiveTable) server(limits *ratelimit.Interceptor) (url string, stop f
 			locks <- struct{}{}
 			defer func() { <-locks }()
 			if !over.Load() {
-				time.Sleep(t.Work)
+				time.Sleep(t.Work) //nolint:forbidigo // it is the work
 			}
 			return connect.NewResponse(req.Msg), nil
 		}, limits.HandlerOption()))
@@ -124,9 +124,15 @@ func (t AdaptiveTable) measure(ctx context.Context, load float64, limits *rateli
 		return served{}, err
 	}
 	callers := make([]*connect.Client[Message, Message], t.Connections)
+	transports := make([]*http.Transport, t.Connections)
+	defer func() {
+		for _, transport := range transports {
+			transport.CloseIdleConnections()
+		}
+	}()
 	for n := range callers {
 		transport := newTransport(HTTPSettings{})
-		defer transport.CloseIdleConnections()
+		transports[n] = transport
 		callers[n] = connect.NewClient[Message, Message](&http.Client{Transport: transport}, url+unaryProcedure)
 	}
 
@@ -155,7 +161,7 @@ func (t AdaptiveTable) measure(ctx context.Context, load float64, limits *rateli
 			}
 		})
 		at += time.Duration(rand.ExpFloat64() / (load * t.capacity()) * float64(time.Second)) //nolint:gosec // arrivals
-		time.Sleep(time.Until(start.Add(at)))
+		time.Sleep(time.Until(start.Add(at)))                                                 //nolint:forbidigo // until the next arrival
 	}
 	clients.Wait()
 	stop()

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/deadline"
 	"github.com/interconnect-go/interconnect/logging"
@@ -19,6 +18,7 @@ import (
 	"github.com/interconnect-go/interconnect/retry"
 	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
 // variant is what stands around connect in one run of the suite.
