@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -138,7 +140,7 @@ func (a *access) write(x *streamwrap.ExchangeEnd) {
 	var room [roomyRecord]slog.Attr
 	attrs := a.identify(room[:0], x)
 	attrs = append(attrs, slog.String("connect.outcome", result.Outcome.String()))
-	if result.Code != 0 || x.Exchange.Protocol() != "" && x.Status == http.StatusOK {
+	if result.Code != 0 || protocolOf(x) != "" && x.Status == http.StatusOK {
 		attrs = append(attrs, slog.String(r.names.code, r.names.codeName(result.Code)))
 	}
 	attrs = r.appendFailure(attrs, &result)
@@ -164,7 +166,7 @@ func (a *access) identify(attrs []slog.Attr, x *streamwrap.ExchangeEnd) []slog.A
 	if x.Call != nil {
 		service, method, full = x.Call.Service(), x.Call.Method(), strings.TrimPrefix(x.Call.Procedure(), "/")
 	}
-	protocol := x.Exchange.Protocol()
+	protocol := protocolOf(x)
 	if n.grpc {
 		attrs = append(attrs, slog.String("protocol", "grpc"), slog.String("grpc.component", sideName(false)),
 			slog.String("grpc.service", service), slog.String("grpc.method", method))
@@ -178,6 +180,17 @@ func (a *access) identify(attrs []slog.Attr, x *streamwrap.ExchangeEnd) []slog.A
 		attrs = append(attrs, slog.String("connect.protocol", protocol))
 	}
 	return append(attrs, slog.Bool("rpc.intercepted", x.Intercepted))
+}
+
+// protocolOf returns the protocol of a request, empty if it is none of an RPC or may be
+// none: a unary one of Connect looks like any other.
+func protocolOf(x *streamwrap.ExchangeEnd) string {
+	protocol := x.Exchange.Protocol()
+	if protocol == connect.ProtocolConnect && x.Call == nil && x.Code == 0 &&
+		!strings.HasPrefix(x.Exchange.RequestHeader().Get("Content-Type"), "application/connect+") {
+		return ""
+	}
+	return protocol
 }
 
 // methodName returns a method of HTTP, which is the client's choice.

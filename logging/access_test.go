@@ -362,6 +362,36 @@ func TestReplacedResponses(t *testing.T) {
 	})
 }
 
+// TestOtherRequests: a page of the same server has its record, which does not call it an
+// RPC's.
+func TestOtherRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(j.logger(slog.LevelDebug), logging.WithRequestMetadata("user-agent"))))
+		srv := conntest.Start(t, conntest.Config{Wrap: func(mux http.Handler) http.Handler {
+			outer := http.NewServeMux()
+			outer.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
+			outer.Handle("/", mux)
+			return engine.Handler(outer)
+		}})
+		unseen{method: http.MethodGet, path: "/health?secret=1"}.send(t, srv)
+		synctest.Wait()
+		want(t, j.only(t, ""), map[string]any{
+			"level": "INFO", "rpc.method": "_OTHER", "url.path": "/health", "http.request.method": "GET", "http.response.status_code": 200,
+			"http.response.body.size": 4, "rpc.intercepted": false, "connect.outcome": "completed", "error.type": nil,
+			"rpc.system.name": nil, "connect.protocol": nil, "rpc.response.status_code": nil, "call.id": nil,
+			"network.peer.address": "192.0.2.2", "rpc.request.metadata.user-agent": "Go-http-client/2.0",
+		})
+		j.buf.Reset()
+		srv.Clients(connect.WithGRPC()).Do(t.Context(), connect.StreamTypeUnary, nil, "text") // of which no interceptor knows
+		srv.WaitCalls(1)
+		want(t, j.only(t, ""), map[string]any{
+			"url.path": conntest.UnaryProcedure, "rpc.system.name": "grpc", "rpc.response.status_code": "OK", "rpc.intercepted": false,
+		})
+	})
+}
+
 // TestTwoLoggers: each has its record, of which the first one's is the access log's.
 func TestTwoLoggers(t *testing.T) {
 	t.Parallel()
