@@ -42,8 +42,8 @@
 // google.rpc.RetryInfo, Retry-After and RateLimit headers, and as gRPC's pushback. It
 // says which rule refused (google.rpc.ErrorInfo and QuotaFailure), and never whom it is
 // for. Without a streamwrap.Engine, RateLimit headers are left out where they could only
-// be trailers, Retry-After is in the error's metadata, and received bytes count as they
-// are encoded, not as they travel.
+// be trailers, Retry-After is in the error's metadata, received bytes count as they are
+// encoded, not as they travel, and clients do not learn of the Retry-After of a proxy.
 //
 // # Order
 //

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -19,11 +20,7 @@ const maxPause = 25 * time.Second
 // notePause notes that a server wants not to be called for a while. All RPCs to it wait
 // then, not only the one that it has refused.
 func (i *Interceptor) notePause(call *streamwrap.Call, err error) {
-	e := (*connect.Error)(nil)
-	if !connect.IsWireError(err) || !errors.As(err, &e) || e.Code() != connect.CodeResourceExhausted && e.Code() != connect.CodeUnavailable {
-		return
-	}
-	pause, asked := rpcerror.RetryDelay(e, time.Now())
+	pause, asked := pauseOf(call, err)
 	peer, known := call.Peer()
 	if !asked || !known {
 		return
@@ -37,6 +34,22 @@ func (i *Interceptor) notePause(call *streamwrap.Call, err error) {
 			return
 		}
 	}
+}
+
+// pauseOf returns how long whoever answered wants not to be called: the server, or a proxy
+// in front of it, whose answer is none of connect's.
+func pauseOf(call *streamwrap.Call, err error) (time.Duration, bool) {
+	if e, ok := errors.AsType[*connect.Error](err); ok && connect.IsWireError(err) {
+		if e.Code() != connect.CodeResourceExhausted && e.Code() != connect.CodeUnavailable {
+			return 0, false
+		}
+		return rpcerror.RetryDelay(e, time.Now())
+	}
+	x, ok := call.Exchange()
+	if !ok || x.Status() != http.StatusTooManyRequests && x.Status() != http.StatusServiceUnavailable {
+		return 0, false
+	}
+	return rpcerror.RetryAfter(x.ResponseHeader("Retry-After"), time.Now())
 }
 
 // awaitPause waits for the end of the server's pause.

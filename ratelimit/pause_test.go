@@ -16,7 +16,6 @@ import (
 
 // TestProxiesPauses: what a proxy in front of the server answers counts, too.
 func TestProxiesPauses(t *testing.T) {
-	t.Skip("BUG 16: Retry-After of plain HTTP answers is not honoured")
 	t.Parallel()
 	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
 		conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {

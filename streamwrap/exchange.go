@@ -136,6 +136,17 @@ func (x *Exchange) Status() int {
 	return x.status
 }
 
+// ResponseHeader returns a header of the response that a client has received, also of one
+// that is no RPC's, such as a proxy's "Retry-After". It is empty before, and on handlers.
+func (x *Exchange) ResponseHeader(key string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.client {
+		return "" // it is the handler's, who may still change it
+	}
+	return x.answer.Get(key)
+}
+
 // Sent returns what this side has sent.
 func (x *Exchange) Sent() WireStats { return x.sent.stats() }
 
