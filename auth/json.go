@@ -207,7 +207,7 @@ type members struct {
 	seen [maxMembers]uint64
 }
 
-var nameSeed = maphash.MakeSeed() //nolint:gochecknoglobals // nobody can make names that meet
+var nameSeed = maphash.MakeSeed() //nolint:gochecknoglobals // made once, lest somebody makes names with equal hashes
 
 // next returns the next member: its name, without escapes, and its value as it stands.
 // Names with escapes are put into scratch.

@@ -104,7 +104,7 @@ func (j *JWKS) age(h http.Header) time.Duration {
 		}
 	}
 	age = min(max(age, j.MinRefresh), j.MaxRefresh)
-	return time.Duration(float64(age) * (0.7 + 0.2*rand.Float64())) //nolint:gosec // to spread the load
+	return time.Duration(float64(age) * (0.7 + 0.2*rand.Float64())) //nolint:gosec // it spreads fetches, and is no secret
 }
 
 // sameHost refuses redirects to other hosts, or away from https.

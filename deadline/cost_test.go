@@ -3,7 +3,6 @@ package deadline_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"testing"
 	"time"
@@ -15,68 +14,10 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
-// free is a stream whose operations cost nothing. Receive succeeds until over.
-type free struct {
-	spec   connect.Spec
-	header http.Header
-	over   bool
-}
-
-var errOver = connect.NewError(connect.CodeUnknown, io.EOF)
-
-func (f *free) Spec() connect.Spec           { return f.spec }
-func (f *free) Peer() connect.Peer           { return connect.Peer{} }
-func (f *free) Send(any) error               { return nil }
-func (f *free) CloseRequest() error          { return nil }
-func (f *free) CloseResponse() error         { return nil }
-func (f *free) RequestHeader() http.Header   { return f.header }
-func (f *free) ResponseHeader() http.Header  { return f.header }
-func (f *free) ResponseTrailer() http.Header { return f.header }
-func (f *free) Receive(any) error {
-	if f.over {
-		return errOver
-	}
-	return nil
-}
-
-// messages is what clients' and handlers' streams have in common.
-type messages interface {
-	Send(msg any) error
-	Receive(msg any) error
-}
-
-// running returns a function that runs f on a bidirectional stream behind an
-// interceptor, nil for none, and ends it.
-func running(i connect.Interceptor, client bool, f func(messages)) func(context.Context) {
-	conn := &free{
-		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: conntest.BidiProcedure, IsClient: client},
-		header: make(http.Header),
-	}
-	if client {
-		open := func(ctx context.Context, _ connect.Spec) connect.StreamingClientConn {
-			_ = ctx.Done() // as net/http asks
-			return conn
-		}
-		if i != nil {
-			open = i.WrapStreamingClient(open)
-		}
-		return func(ctx context.Context) {
-			wrapped := open(ctx, conn.spec)
-			conn.over = false
-			f(wrapped)
-			conn.over = true
-			_ = wrapped.Receive(nil)
-		}
-	}
-	serve := func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		_ = ctx.Done()
-		f(conn)
-		return nil
-	}
-	if i != nil {
-		serve = i.WrapStreamingHandler(serve)
-	}
-	return func(ctx context.Context) { _ = serve(ctx, conn) }
+// running returns a function that runs f on a stream behind an interceptor, nil for
+// none, and ends it.
+func running(i connect.Interceptor, client bool, f func(conntest.Messages)) func(context.Context) {
+	return conntest.NewFreeConn(client).Behind(i, f)
 }
 
 func side(client bool) string {
@@ -107,7 +48,7 @@ func BenchmarkMessage(b *testing.B) {
 		} {
 			b.Run(side(client)+"/"+bb.name, func(b *testing.B) {
 				b.ReportAllocs()
-				running(bb.i, client, func(m messages) {
+				running(bb.i, client, func(m conntest.Messages) {
 					for b.Loop() {
 						_ = m.Send(b)
 						_ = m.Receive(b)
@@ -131,7 +72,7 @@ func BenchmarkStream(b *testing.B) {
 		} {
 			b.Run(side(client)+"/"+bb.name, func(b *testing.B) {
 				b.ReportAllocs()
-				run := running(bb.i, client, func(m messages) {
+				run := running(bb.i, client, func(m conntest.Messages) {
 					_ = m.Send(b)
 					_ = m.Receive(b)
 				})
@@ -170,7 +111,7 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 	} {
 		for _, client := range []bool{true, false} {
 			t.Run(side(client)+"/"+name, func(t *testing.T) {
-				running(deadline.NewInterceptor(policy), client, func(m messages) {
+				running(deadline.NewInterceptor(policy), client, func(m conntest.Messages) {
 					if got := testing.AllocsPerRun(100, func() {
 						_ = m.Send(t)
 						_ = m.Receive(t)
@@ -208,7 +149,7 @@ func TestAllocations(t *testing.T) {
 				i := deadline.NewInterceptor(tt.policy, opts...)
 				for kind, costs := range map[string]func(connect.Interceptor) float64{
 					"stream": func(i connect.Interceptor) float64 {
-						run := running(i, client, func(m messages) {
+						run := running(i, client, func(m conntest.Messages) {
 							_ = m.Send(t)
 							_ = m.Receive(t)
 						})
@@ -241,7 +182,7 @@ func unaryRequest(t *testing.T, client bool) connect.AnyRequest {
 		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
 			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 				req = r
-				return nil, errOver
+				return nil, conntest.ErrOver
 			}
 		})
 		clients := conntest.NewClients(http.DefaultClient, "http://localhost", connect.WithInterceptors(grab))

@@ -117,7 +117,7 @@ func TestLifetimeGrace(t *testing.T) {
 			kinds := []connect.StreamType{connect.StreamTypeClient, connect.StreamTypeServer, connect.StreamTypeBidi}
 			conntest.Matrix{Transports: web, Kinds: kinds}.EachBubble(t, func(t *testing.T, c conntest.Case) {
 				if tt.cut > 0 && !c.Transport.HTTP2() {
-					t.Skip("net/http closes the connection when the handler returns: documented at MaxLifetime and NewDrainer")
+					t.Skip("HTTP/1 has no way to cut off a handler that neither sends nor receives, and net/http closes its connection only when it returns: see MaxLifetime and NewDrainer")
 				}
 				var interrupted, left results
 				srv := c.Start(t, limited(deadline.NewInterceptor(policy), conntest.Config{
@@ -280,7 +280,7 @@ func TestHandlerContextCause(t *testing.T) {
 					}
 					_, cause := causes.last(t)
 					if cause == context.DeadlineExceeded {
-						t.Skip("connect ended the context first, whose cause has no reason then: documented")
+						t.Skip("connect has a timer for the same instant, and was first: doc.go says that the cause has no reason then")
 					}
 					wantReason(t, cause, deadline.ReasonDeadline, connect.CodeDeadlineExceeded)
 				})

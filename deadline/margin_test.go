@@ -287,7 +287,7 @@ func TestHandlerInfo(t *testing.T) {
 func TestSourceNames(t *testing.T) {
 	t.Parallel()
 	for source, want := range []string{"nobody", "caller", "default", "max", "min", "margin", "unknown"} {
-		if got := deadline.Source(source).String(); got != want { //nolint:gosec // small
+		if got := deadline.Source(source).String(); got != want { //nolint:gosec // an index of the table above
 			t.Errorf("Source(%d) is %q, want %q", source, got, want)
 		}
 	}

@@ -56,7 +56,7 @@ func newStream(ctx context.Context, call *streamwrap.Call, p *Policy) *stream {
 	s := &stream{call: call, policy: p, parent: ctx}
 	s.info.Enforceable = call.Enforceable()
 	if p.MaxLifetime > 0 && s.streams() {
-		s.lifetime = p.lifetime(rand.Float64()) //nolint:gosec // only to spread them
+		s.lifetime = p.lifetime(rand.Float64()) //nolint:gosec // it spreads the ends of streams, and is no secret
 	}
 	return s
 }

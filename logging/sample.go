@@ -51,7 +51,7 @@ func lot(ctx context.Context, seed maphash.Seed, r *Result) uint32 {
 		return binary.BigEndian.Uint32(id[12:])
 	}
 	if r.Call == nil {
-		return rand.Uint32() //nolint:gosec // a lottery
+		return rand.Uint32() //nolint:gosec // a lottery over log lines, and no secret
 	}
 	return uint32(maphash.Comparable(seed, r.Call.ID())) //nolint:gosec // the lower half
 }
@@ -75,7 +75,7 @@ func PerProcedure(first int, interval time.Duration, every int) Sampler {
 			w, _ = windows.LoadOrStore(procedure, new(window))
 		}
 		counter, _ := w.(*window)
-		n := counter.next(uint32(time.Since(start) / interval)) //nolint:gosec // it may wrap
+		n := counter.next(uint32(time.Since(start) / interval)) //nolint:gosec // only equality of intervals counts, so it may wrap
 		return n <= int64(first) || every > 0 && (n-int64(first))%int64(every) == 0
 	}
 }

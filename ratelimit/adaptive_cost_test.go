@@ -17,10 +17,7 @@ func serving(ctx context.Context, i connect.Interceptor, f func(connect.Streamin
 	_ = i.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 		f(conn)
 		return nil
-	})(ctx, &free{
-		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: conntest.BidiProcedure},
-		header: make(http.Header),
-	})
+	})(ctx, conntest.NewFreeConn(false))
 }
 
 // idle is an interceptor with the same hooks, which do nothing.

@@ -68,6 +68,6 @@ func overloaded(call *streamwrap.Call, name string, standing time.Duration) erro
 	})
 	// Many are refused at about the same time: spread them over as much again.
 	delay := min(max(standing, shortestRetry), longestRetry)
-	postpone(call, err, delay+rand.N(delay)) //nolint:gosec // to spread them
+	postpone(call, err, delay+rand.N(delay)) //nolint:gosec // it spreads retries, and is no secret
 	return err
 }

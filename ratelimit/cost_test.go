@@ -3,8 +3,6 @@ package ratelimit_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"testing"
 	"time"
 
@@ -17,68 +15,12 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap/streamwraptest"
 )
 
-// free is a stream whose operations cost nothing. Receive succeeds until over.
-type free struct {
-	spec   connect.Spec
-	header http.Header
-	over   bool
-}
-
-var errOver = connect.NewError(connect.CodeUnknown, io.EOF)
-
-func (f *free) Spec() connect.Spec           { return f.spec }
-func (f *free) Peer() connect.Peer           { return connect.Peer{Addr: "192.0.2.1:1"} }
-func (f *free) Send(any) error               { return nil }
-func (f *free) CloseRequest() error          { return nil }
-func (f *free) CloseResponse() error         { return nil }
-func (f *free) RequestHeader() http.Header   { return f.header }
-func (f *free) ResponseHeader() http.Header  { return f.header }
-func (f *free) ResponseTrailer() http.Header { return f.header }
-func (f *free) Receive(any) error {
-	if f.over {
-		return errOver
-	}
-	return nil
-}
-
-// messages is what clients' and handlers' streams have in common.
-type messages interface {
-	Send(msg any) error
-	Receive(msg any) error
-}
-
-// running returns a function that runs f on a bidirectional stream behind an
-// interceptor, nil for none, and ends it.
-func running(i connect.Interceptor, client bool, f func(messages)) func(context.Context) {
-	conn := &free{
-		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: conntest.BidiProcedure, IsClient: client},
-		header: make(http.Header),
-	}
-	if client {
-		open := func(ctx context.Context, _ connect.Spec) connect.StreamingClientConn {
-			_ = ctx.Done() // as net/http asks
-			return conn
-		}
-		if i != nil {
-			open = i.WrapStreamingClient(open)
-		}
-		return func(ctx context.Context) {
-			wrapped := open(ctx, conn.spec)
-			conn.over = false
-			f(wrapped)
-			conn.over = true
-			_ = wrapped.Receive(nil)
-		}
-	}
-	serve := func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		_ = ctx.Done()
-		f(conn)
-		return nil
-	}
-	if i != nil {
-		serve = i.WrapStreamingHandler(serve)
-	}
-	return func(ctx context.Context) { _ = serve(ctx, conn) }
+// running returns a function that runs f on a stream behind an interceptor, nil for
+// none, and ends it.
+func running(i connect.Interceptor, client bool, f func(conntest.Messages)) func(context.Context) {
+	conn := conntest.NewFreeConn(client)
+	conn.From = connect.Peer{Addr: "192.0.2.1:1"}
+	return conn.Behind(i, f)
 }
 
 // bare is an interceptor that does nothing, and keeps nothing for an RPC: what
@@ -133,7 +75,7 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 							defer cancel()
 						}
 						msg := conntest.Text("one")
-						running(ratelimit.NewInterceptor(both(mode, limiter)...), client, func(m messages) {
+						running(ratelimit.NewInterceptor(both(mode, limiter)...), client, func(m conntest.Messages) {
 							if got := testing.AllocsPerRun(100, func() {
 								_ = m.Send(msg)
 								_ = m.Receive(msg)
@@ -155,7 +97,7 @@ func TestDryRunsDoNotAllocate(t *testing.T) {
 		ratelimit.Rule{On: ratelimit.ReceivedMessages, DryRun: true, Limiter: ratelimit.NewGlobal(ratelimit.Per(1, time.Hour))},
 	)
 	msg := conntest.Text("one")
-	running(limits, false, func(m messages) {
+	running(limits, false, func(m conntest.Messages) {
 		if got := testing.AllocsPerRun(100, func() {
 			_ = m.Send(msg)
 			_ = m.Receive(msg)
@@ -180,7 +122,7 @@ func TestAllocations(t *testing.T) {
 		for _, client := range []bool{true, false} {
 			costs := func(i connect.Interceptor) float64 {
 				msg := conntest.Text("one")
-				run := running(i, client, func(m messages) { _, _ = m.Send(msg), m.Receive(msg) })
+				run := running(i, client, func(m conntest.Messages) { _, _ = m.Send(msg), m.Receive(msg) })
 				return testing.AllocsPerRun(100, func() { run(t.Context()) })
 			}
 			with, without := costs(ratelimit.NewInterceptor(tt.opts...)), costs(bare())
@@ -213,7 +155,7 @@ func BenchmarkMessage(b *testing.B) {
 		} {
 			b.Run(fmt.Sprintf("client=%v/%s", client, bb.name), func(b *testing.B) {
 				b.ReportAllocs()
-				running(bb.i, client, func(m messages) {
+				running(bb.i, client, func(m conntest.Messages) {
 					for b.Loop() {
 						_ = m.Send(msg)
 						_ = m.Receive(msg)

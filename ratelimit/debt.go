@@ -73,6 +73,7 @@ func (s *stream) payParts(ctx context.Context, one *share) error {
 	return nil
 }
 
+// forever is longer than any wait, and can be added to.
 const forever = 1 << 62
 
 // debt returns how long it takes until what passed is paid for.

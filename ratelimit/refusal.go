@@ -79,7 +79,7 @@ func postpone(call *streamwrap.Call, err *connect.Error, delay time.Duration) {
 // spread returns a delay that is up to a fifth longer, lest all that wait come back at
 // the same time.
 func spread(delay time.Duration) time.Duration {
-	return delay + time.Duration(rand.Float64()*float64(delay)/5) //nolint:gosec // no secret
+	return delay + time.Duration(rand.Float64()*float64(delay)/5) //nolint:gosec // it spreads retries, and is no secret
 }
 
 func retryInfo(delay time.Duration) proto.Message {

@@ -14,22 +14,27 @@ import (
 
 // stream is one RPC and the rules that apply to it. A share of a direction belongs to that
 // direction's hooks, of which one runs at a time; those of the admission belong to Open
-// and, on clients, to Header, and then to End.
+// and, on clients, to Header, and then to End. What both directions use is atomic, or
+// guarded by the Adaptive.
 type stream struct {
 	i    *Interceptor
 	call *streamwrap.Call
 
+	// Set before a direction uses them: by Open, or on clients by chosen, which the
+	// sending side passes before begun is set, without which the other does nothing.
 	admission []*share // calls and slots
 	sent      []*share // of either direction
 	received  []*share
+	chosen    sync.Once // of a client, with the first message or header
+	unchosen  error     // why they could not be
+	begun     atomic.Bool
+
+	// of Open, Header and Return
 	admitted  bool
 	announced bool
-	chosen    sync.Once // of a client, with the first message or header
-	unchosen  error
-	begun     atomic.Bool
-	refused   atomic.Pointer[connect.Error] // of a message
 
-	work work
+	refused atomic.Pointer[connect.Error] // why a message of either direction was
+	work    work
 }
 
 // share is a rule and who its RPC counts for.

@@ -119,7 +119,7 @@ func TestB03HandlerReturnsWhileReceiving(t *testing.T) {
 	server := observe()
 	for range 300 {
 		broken := make(chan struct{})
-		conn := &failing{free: free{spec: connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: conntest.BidiProcedure}}, broken: broken}
+		conn := &failing{FreeConn: freeConn(conntest.BidiProcedure, false), broken: broken}
 		var reader sync.WaitGroup
 		serve := server.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
 			reader.Go(func() { _ = conn.Receive(&conntest.Message{}) })
@@ -144,7 +144,7 @@ func TestB03HandlerReturnsWhileReceiving(t *testing.T) {
 
 // failing is a stream whose Receive fails when the connection breaks.
 type failing struct {
-	free
+	*conntest.FreeConn
 
 	broken chan struct{}
 }

@@ -2,7 +2,6 @@ package tracing_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,67 +17,22 @@ import (
 	"github.com/interconnect-go/interconnect/tracing"
 )
 
-// free is a stream whose operations cost nothing. Receive succeeds until over.
-type free struct {
-	spec   connect.Spec
-	header http.Header
-	over   bool
-}
-
-var errOver = connect.NewError(connect.CodeUnknown, io.EOF)
-
-func (f *free) Spec() connect.Spec { return f.spec }
-func (f *free) Peer() connect.Peer {
-	return connect.Peer{Addr: "api.example.com:443", Protocol: connect.ProtocolGRPC}
-}
-func (f *free) Send(any) error               { return nil }
-func (f *free) CloseRequest() error          { return nil }
-func (f *free) CloseResponse() error         { return nil }
-func (f *free) RequestHeader() http.Header   { return f.header }
-func (f *free) ResponseHeader() http.Header  { return f.header }
-func (f *free) ResponseTrailer() http.Header { return f.header }
-func (f *free) Receive(any) error {
-	if f.over {
-		return errOver
-	}
-	return nil
-}
-
-// messages is what clients' and handlers' streams have in common.
-type messages interface {
-	Send(msg any) error
-	Receive(msg any) error
-}
-
 // traceparent is that of a sampled remote span.
 const traceparent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
-// running returns a function that runs f on a bidirectional stream behind an
-// interceptor and ends it.
-func running(i connect.Interceptor, client bool, f func(messages)) func(context.Context) {
-	conn := &free{
-		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: conntest.BidiProcedure, IsClient: client},
-		header: http.Header{"Traceparent": {traceparent}},
-	}
-	if client {
-		open := i.WrapStreamingClient(func(ctx context.Context, _ connect.Spec) connect.StreamingClientConn {
-			_ = ctx.Done() // as net/http asks
-			return conn
-		})
-		return func(ctx context.Context) {
-			wrapped := open(ctx, conn.spec)
-			conn.over = false
-			f(wrapped)
-			conn.over = true
-			_ = wrapped.Receive(nil)
-		}
-	}
-	serve := i.WrapStreamingHandler(func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		_ = ctx.Done()
-		f(conn)
-		return nil
-	})
-	return func(ctx context.Context) { _ = serve(ctx, conn) }
+// running returns a function that runs f on a stream behind an interceptor and ends it.
+func running(i connect.Interceptor, client bool, f func(conntest.Messages)) func(context.Context) {
+	conn := freeConn(conntest.BidiProcedure, client)
+	conn.Headers.Set("Traceparent", traceparent)
+	return conn.Behind(i, f)
+}
+
+// freeConn returns a stream whose operations cost nothing, with a peer.
+func freeConn(procedure string, client bool) *conntest.FreeConn {
+	conn := conntest.NewFreeConn(client)
+	conn.RPC.Procedure = procedure
+	conn.From = connect.Peer{Addr: "api.example.com:443", Protocol: connect.ProtocolGRPC}
+	return conn
 }
 
 // unary returns a function that makes a unary RPC behind an interceptor.
@@ -100,7 +54,7 @@ func unaryRequest(tb testing.TB, client bool) connect.AnyRequest {
 		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
 			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 				req = r
-				return nil, errOver
+				return nil, conntest.ErrOver
 			}
 		})
 		clients := conntest.NewClients(http.DefaultClient, "http://localhost:80", connect.WithInterceptors(grab))
@@ -190,7 +144,7 @@ func TestAllocations(t *testing.T) {
 				i := make(tt.opts...)
 				f := unary(t, i, tt.client)
 				if tt.streams {
-					f = running(i, tt.client, func(m messages) {
+					f = running(i, tt.client, func(m conntest.Messages) {
 						_ = m.Send(t)
 						_ = m.Receive(t)
 					})
@@ -213,7 +167,7 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 	for mode, make := range modes() {
 		for _, client := range []bool{true, false} {
 			t.Run(mode+"/"+side(client), func(t *testing.T) {
-				running(make(), client, func(m messages) {
+				running(make(), client, func(m conntest.Messages) {
 					_ = m.Send(t)
 					_ = m.Receive(t)
 					if got := testing.AllocsPerRun(100, func() {
@@ -248,7 +202,7 @@ func BenchmarkMessage(b *testing.B) {
 		for name, i := range map[string]connect.Interceptor{"bare": bare(), "tracing": modes()["sampled+metrics"]()} {
 			b.Run(side(client)+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
-				running(i, client, func(m messages) {
+				running(i, client, func(m conntest.Messages) {
 					for b.Loop() {
 						_ = m.Send(b)
 						_ = m.Receive(b)

@@ -92,7 +92,7 @@ func TestDescriptionsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{strings.Repeat("x", 5000), strings.Repeat("日", 5000), "not\xfftext"} {
 		o := observe()
-		conn := &free{header: make(map[string][]string), spec: connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: "/a.B/C"}}
+		conn := freeConn("/a.B/C", false)
 		_ = o.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 			return connect.NewError(connect.CodeInternal, errors.New(text))
 		})(t.Context(), conn)

@@ -137,7 +137,7 @@ func TestMessageEventTells(t *testing.T) {
 func TestUnsampledSpansHaveNoEvents(t *testing.T) {
 	never := tracing.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())))
 	i := observe(never, tracing.WithMessageEvents(tracing.MessageEvents{First: 100, Last: 100, Every: 1}))
-	running(i, true, func(m messages) {
+	running(i, true, func(m conntest.Messages) {
 		if n := testing.AllocsPerRun(100, func() {
 			_ = m.Send(t)
 			_ = m.Receive(t)

@@ -170,7 +170,7 @@ func TestBuckets(t *testing.T) {
 			t.Parallel()
 			client := observe(tt.opts...)
 			unary(t, client, true)(t.Context())
-			running(client, true, func(m messages) { _ = m.Send(t) })(t.Context())
+			running(client, true, func(m conntest.Messages) { _ = m.Send(t) })(t.Context())
 			var all metricdata.ResourceMetrics
 			if err := client.reader.Collect(t.Context(), &all); err != nil {
 				t.Fatal(err)
@@ -202,7 +202,7 @@ func TestOneProviderForMany(t *testing.T) {
 	provider := tracing.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))
 	o := &telemetry{reader: reader}
 	for range 2 {
-		running(observe(provider), true, func(m messages) { _ = m.Send(t) })(t.Context())
+		running(observe(provider), true, func(m conntest.Messages) { _ = m.Send(t) })(t.Context())
 	}
 	if n := o.count(t, "interconnect.client.stream.messages", transmitted); n != 2 {
 		t.Errorf("%d messages, want 2", n)
@@ -242,10 +242,9 @@ func TestAttributeFilter(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	client := observe(tracing.WithTracerProvider(sdktrace.NewTracerProvider())) // which keeps no spans
 	call := func(i int) {
-		conn := &free{header: make(http.Header), over: true, spec: connect.Spec{
-			StreamType: connect.StreamTypeBidi, Procedure: fmt.Sprintf("/proxied.v1.Service/Method%d", i), IsClient: true,
-		}}
-		wrapped := client.WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn { return conn })(t.Context(), conn.spec)
+		conn := freeConn(fmt.Sprintf("/proxied.v1.Service/Method%d", i), true)
+		conn.Over = true
+		wrapped := client.WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn { return conn })(t.Context(), conn.RPC)
 		_ = wrapped.Send(t)
 		_ = wrapped.Receive(t)
 	}
@@ -284,7 +283,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 	o := observe()
 	for code := connect.Code(90); code < 110; code++ {
-		conn := &free{header: make(http.Header), spec: connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: "/a.B/C"}}
+		conn := freeConn("/a.B/C", false)
 		_ = o.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error {
 			return connect.NewError(code, nil)
 		})(t.Context(), conn)
@@ -299,7 +298,7 @@ func TestOverflowKeepsSpanNames(t *testing.T) {
 	t.Parallel()
 	o := observe()
 	serve := func(procedure string) {
-		conn := &free{header: make(http.Header), spec: connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: procedure}}
+		conn := freeConn(procedure, false)
 		_ = o.WrapStreamingHandler(func(context.Context, connect.StreamingHandlerConn) error { return nil })(t.Context(), conn)
 	}
 	for i := range tracing.MaxMethods + 1 {

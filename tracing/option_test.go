@@ -150,7 +150,7 @@ func TestFilters(t *testing.T) {
 			t.Parallel()
 			client := observe(tt.opt)
 			unary(t, client, true)(t.Context())
-			running(client, true, func(m messages) { _ = m.Send(t) })(t.Context())
+			running(client, true, func(m conntest.Messages) { _ = m.Send(t) })(t.Context())
 			if n := len(client.ended(t, trace.SpanKindClient)); n != tt.spans {
 				t.Errorf("%d spans, want %d", n, tt.spans)
 			}

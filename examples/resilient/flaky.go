@@ -51,7 +51,7 @@ func (*flaky) GreetMany(ctx context.Context, stream *connect.ClientStream[greetv
 func (*flaky) GreetRepeatedly(_ context.Context, req *connect.Request[greetv1.GreetRepeatedlyRequest], stream *connect.ServerStream[greetv1.GreetRepeatedlyResponse]) error {
 	for i := range req.Msg.GetCount() {
 		if i == 3 {
-			panic(http.ErrAbortHandler) //nolint:forbidigo // it is how net/http cuts a connection
+			panic(http.ErrAbortHandler) //nolint:forbidigo // the only way to have net/http cut a connection
 		}
 		if err := stream.Send(&greetv1.GreetRepeatedlyResponse{Greeting: "Hello, " + req.Msg.GetName()}); err != nil {
 			return err

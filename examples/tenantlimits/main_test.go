@@ -64,7 +64,7 @@ func startRedis(t *testing.T) (url string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		t.Skip("no redis-server found")
+		t.Skip("no redis-server found: CI installs one, and the other test needs none")
 	}
 	dir, err := os.MkdirTemp("", "redis") //nolint:usetesting // its path may be too long for a socket
 	if err != nil {

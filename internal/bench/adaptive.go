@@ -106,7 +106,7 @@ func (t AdaptiveTable) server(limits *ratelimit.Interceptor) (url string, stop f
 			locks <- struct{}{}
 			defer func() { <-locks }()
 			if !over.Load() {
-				time.Sleep(t.Work) //nolint:forbidigo // it is the work
+				time.Sleep(t.Work) //nolint:forbidigo // the handler's work is to take time
 			}
 			return connect.NewResponse(req.Msg), nil
 		}, limits.HandlerOption()))
@@ -144,7 +144,7 @@ func (t AdaptiveTable) measure(ctx context.Context, load float64, limits *rateli
 	)
 	start := time.Now()
 	for at := time.Duration(0); at < t.Warmup+t.Time && ctx.Err() == nil; {
-		counts, client := at > t.Warmup, callers[rand.IntN(len(callers))] //nolint:gosec // arrivals
+		counts, client := at > t.Warmup, callers[rand.IntN(len(callers))] //nolint:gosec // a random load, and no secret
 		clients.Go(func() {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(ctx, t.Patience)
@@ -160,8 +160,8 @@ func (t AdaptiveTable) measure(ctx context.Context, load float64, limits *rateli
 				unexpected = err
 			}
 		})
-		at += time.Duration(rand.ExpFloat64() / (load * t.capacity()) * float64(time.Second)) //nolint:gosec // arrivals
-		time.Sleep(time.Until(start.Add(at)))                                                 //nolint:forbidigo // until the next arrival
+		at += time.Duration(rand.ExpFloat64() / (load * t.capacity()) * float64(time.Second)) //nolint:gosec // a random load, and no secret
+		time.Sleep(time.Until(start.Add(at)))                                                 //nolint:forbidigo // arrivals are an open loop in real time
 	}
 	clients.Wait()
 	stop()

@@ -1,16 +1,15 @@
 package soak_test
 
 import (
-	"context"
 	"io"
 	"log/slog"
-	"net/http"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/deadline"
+	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/logging"
 	"github.com/interconnect-go/interconnect/ratelimit"
 	"github.com/interconnect-go/interconnect/retry"
@@ -49,54 +48,16 @@ func TestContract(t *testing.T) {
 	streamwraptest.Run(t, chain, streamwraptest.Without("eof", swallowed), streamwraptest.Without("refusal", swallowed))
 }
 
-// free is a stream whose operations cost nothing.
-type free struct {
-	spec   connect.Spec
-	header http.Header
-}
-
-func (f *free) Spec() connect.Spec { return f.spec }
-func (f *free) Peer() connect.Peer {
-	return connect.Peer{Addr: "192.0.2.1:1", Protocol: connect.ProtocolGRPC}
-}
-func (f *free) Send(any) error               { return nil }
-func (f *free) Receive(any) error            { return nil }
-func (f *free) CloseRequest() error          { return nil }
-func (f *free) CloseResponse() error         { return nil }
-func (f *free) RequestHeader() http.Header   { return f.header }
-func (f *free) ResponseHeader() http.Header  { return f.header }
-func (f *free) ResponseTrailer() http.Header { return f.header }
-
-// messages is what clients' and handlers' streams have in common.
-type messages interface {
-	Send(msg any) error
-	Receive(msg any) error
-}
-
-// onStream runs f on a stream behind an interceptor that has begun.
-func onStream(tb testing.TB, i connect.Interceptor, client bool, f func(messages)) {
+// onStream runs f on a stream behind all policies that has begun.
+func onStream(tb testing.TB, client bool, f func(conntest.Messages)) {
 	tb.Helper()
-	conn := &free{
-		spec:   connect.Spec{StreamType: connect.StreamTypeBidi, Procedure: "/soak.v1.Soak/Bidi", IsClient: client},
-		header: make(http.Header),
-	}
-	begun := func(m messages) {
+	conntest.NewFreeConn(client).Behind(chain(), func(m conntest.Messages) {
 		pair(m)
 		f(m)
-	}
-	if !client {
-		_ = i.WrapStreamingHandler(func(_ context.Context, conn connect.StreamingHandlerConn) error {
-			begun(conn)
-			return nil
-		})(tb.Context(), conn)
-		return
-	}
-	stream := i.WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn { return conn })(tb.Context(), conn.spec)
-	begun(stream)
-	_ = stream.CloseResponse()
+	})(tb.Context())
 }
 
-func pair(m messages) {
+func pair(m conntest.Messages) {
 	_ = m.Send(nothing)
 	_ = m.Receive(nothing)
 }
@@ -106,7 +67,7 @@ var nothing = wrapperspb.Bytes(nil)
 // TestMessagesDoNotAllocate: not even with all policies.
 func TestMessagesDoNotAllocate(t *testing.T) {
 	for _, client := range []bool{true, false} {
-		onStream(t, chain(), client, func(m messages) {
+		onStream(t, client, func(m conntest.Messages) {
 			if got := testing.AllocsPerRun(1000, func() { pair(m) }); got != 0 {
 				t.Errorf("client %v: %v allocations for a message each way", client, got)
 			}
@@ -118,7 +79,7 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 func BenchmarkMessagePair(b *testing.B) {
 	for name, client := range map[string]bool{"client": true, "handler": false} {
 		b.Run(name, func(b *testing.B) {
-			onStream(b, chain(), client, func(m messages) {
+			onStream(b, client, func(m conntest.Messages) {
 				b.ReportAllocs()
 				for b.Loop() {
 					pair(m)
