@@ -26,8 +26,8 @@ func open(ctx context.Context, call *streamwrap.Call) (context.Context, *watch, 
 }
 
 func (w *watch) received(_ context.Context, m *streamwrap.Message) error {
-	if r, ok := m.Msg.(*greetv1.ConverseRequest); ok && r.GetSentence() == "" {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("nothing said"))
+	if r, ok := m.Msg.(*greetv1.ConverseRequest); ok && r.GetSentence() == "spam" {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New("no spam"))
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func Example() {
 		fmt.Println(stream.Send(&greetv1.ConverseRequest{Sentence: "Hello"}))
 		response, err := stream.Receive()
 		fmt.Println(response.GetSentence(), err)
-		fmt.Println(stream.Send(&greetv1.ConverseRequest{}))
+		fmt.Println(stream.Send(&greetv1.ConverseRequest{Sentence: "spam"}))
 		_, err = stream.Receive()
 		fmt.Println(err)
 	}
@@ -99,13 +99,13 @@ func Example() {
 	// <nil>
 	// Converse refused: sent 1, received 1
 	// Converse failed: sent 2, received 1
-	// invalid_argument: nothing said
+	// invalid_argument: no spam
 	// <nil>
 	// Hello! <nil>
 	// <nil>
 	// Converse refused: sent 1, received 1
 	// Converse failed: sent 2, received 1
-	// invalid_argument: nothing said
+	// invalid_argument: no spam
 }
 
 // TestREADMEIsThisCode keeps the README's Go code equal to what Example runs.
