@@ -50,6 +50,35 @@
 // run before a request is decoded and before all interceptors; an interceptor
 // that refuses is best added with its HandlerOption, which is both.
 //
+// A limit on addresses belongs in front of auth, one on callers behind it.
+//
+// # Defaults
+//
+// Without options a package does what hurts nobody: tracing and logging report every
+// RPC once, deadline enforces what clients ask for, retry tries again what is safe,
+// within a budget; auth lets in who is authenticated, and ratelimit has no limits. Each
+// package's documentation says what its options change.
+//
+// # Streaming
+//
+// A policy for unary RPCs is one for streams: every message of every stream passes the
+// hooks, and every stream has one end, with its outcome. What is about time or credentials
+// holds for streams as long as they last, also while nothing happens on them.
+//
+// # Without the Engine
+//
+// All packages work. What they lose is: interrupting a handler that is blocked in Receive
+// (deadline, auth: its context ends, and its next operation fails), certificates of
+// clients (auth.MTLS fails), sizes on the wire (-1), real response headers of refused gRPC
+// and Connect streams, requests that never reach an interceptor, and the speed.
+//
+// # Cost
+//
+// No package allocates for a message, unless it is asked to write it down. An RPC takes
+// from 1 to some 20 allocations for each package: each says how many, and tests hold them
+// to it. A message costs tens of nanoseconds for each package, of which most is reading the
+// clock. An idle stream has no goroutine.
+//
 // # Cancellation
 //
 // When the context of a client's RPC ends, by a cancel or by its deadline, a
