@@ -40,7 +40,7 @@ func newServer(tokens auth.Authenticator) *http.Server {
 		limits.HandlerOption(),
 		auth.NewServerInterceptor(tokens).HandlerOption(), // what it refuses is never decoded
 	))
-	engine := streamwrap.NewEngine()
+	engine := streamwrap.NewEngine() // deadlines.Handler: before connect reads the timeout
 	return streamwrap.TuneServer(&http.Server{Handler: engine.Handler(deadlines.Handler(mux))})
 }
 
@@ -50,7 +50,7 @@ func newClient(url string, tokens auth.TokenSource) greetv1connect.GreetServiceC
 	return greetv1connect.NewGreetServiceClient(httpClient, url, connect.WithInterceptors(
 		tracing.NewInterceptor(), logging.NewInterceptor(slog.Default()),
 		deadline.NewInterceptor(deadline.Policy{Default: time.Minute}),
-		retry.NewInterceptor(retry.Policy{}), // in front of it: one RPC; behind it: each attempt
+		retry.NewInterceptor(retry.Policy{}), // what is above sees one RPC, what is below each attempt
 		ratelimit.NewInterceptor(ratelimit.Rule{On: ratelimit.Concurrent, Max: 100}),
 		auth.NewClientInterceptor(auth.Cached(tokens)),
 		engine,

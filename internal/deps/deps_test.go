@@ -110,6 +110,18 @@ func TestPoliciesAreIndependent(t *testing.T) {
 	}
 }
 
+// TestEveryPolicyIsListed: a package that is not would keep no rule.
+func TestEveryPolicyIsListed(t *testing.T) {
+	t.Parallel()
+	others := []string{".", "streamwrap", "internal"}
+	for _, file := range rootModule(t) {
+		dir, _, _ := strings.Cut(file.dir(), "/")
+		if !slices.Contains(policies, dir) && !slices.Contains(others, dir) {
+			t.Errorf("%s is in no package of policies: add %q to it, and to depguard in .golangci.yml", file.path, dir)
+		}
+	}
+}
+
 func TestTestDependenciesStayInTests(t *testing.T) {
 	t.Parallel()
 	for _, file := range rootModule(t) {
