@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// balance checks that there is one span and one record for each RPC, on both sides,
+// and that nothing is left of any.
+func (a *account) balance(ctx context.Context, t *telemetry, goroutines int) {
+	fmt.Fprintln(a.out, "\nwhen all is over")
+	made := 0
+	for _, p := range slices.Concat(a.kinds, a.cases) {
+		made += max(p.rpcs, 1) * len(p.results)
+	}
+	for _, side := range []struct {
+		name, what string
+		count      int
+	}{
+		{onClient, "RPCs were made by clients", made},
+		{onServer, "requests came to the server", int(t.requests.Load())},
+	} {
+		spans, records := t.ended(side.name), t.journal.spans(side.name)
+		a.check(len(spans) == side.count && slices.Equal(spans, records),
+			"%d %s, and have %d spans and %d records in the log that name them", side.count, side.what, len(spans), len(records))
+	}
+	active, err := t.active(ctx)
+	a.check(err == nil && active == 0, "%d streams are open by the metrics of both sides", active)
+	// Connections have goroutines, which end a little later.
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	left := runtime.NumGoroutine() - goroutines
+	a.check(left <= 0, "%d goroutines are left", max(left, 0))
+}
