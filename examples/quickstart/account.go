@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ func (a *account) tell(p played) {
 		if i > 0 {
 			fmt.Fprintf(a.out, "  over %s\n", name)
 		}
-		fmt.Fprintf(a.out, "  caller got     %s\n  client logged  %s\n  server logged  %s\n", r.caller, r.client, r.server)
+		fmt.Fprintf(a.out, "  caller got     %s\n  client logged  %s\n  server logged  %s\n", r.caller, r.client, cmp.Or(r.server, "nothing"))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"time"
 )
 
 // balance checks that there is one span and one record for each RPC, on both sides,
@@ -29,10 +28,10 @@ func (a *account) balance(ctx context.Context, t *telemetry, goroutines int) {
 	}
 	active, err := t.active(ctx)
 	a.check(err == nil && active == 0, "%d streams are open by the metrics of both sides", active)
-	// Connections have goroutines, which end a little later.
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	left := runtime.NumGoroutine() - goroutines
-	a.check(left <= 0, "%d goroutines are left", max(left, 0))
+	left := 0
+	eventually(ctx, func() bool { // those of connections end a little later
+		left = max(runtime.NumGoroutine()-goroutines, 0)
+		return left == 0
+	})
+	a.check(left == 0, "%d goroutines are left", left)
 }

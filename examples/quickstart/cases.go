@@ -40,7 +40,7 @@ func cases() []scene {
 		{
 			name: "retried stream", asks: "three greetings, of a server that is not ready at first", play: greetRepeatedly(godot),
 			want: outcome{
-				"greetings 1 2 3",
+				"greetings [1 2 3]",
 				"completed OK, 2 attempts",
 				"failed UNAVAILABLE, 1 in, 0 out; completed OK, 1 in, 3 out",
 			},

@@ -23,7 +23,7 @@ var _ greetv1connect.GreetServiceHandler = greeter{}
 // godot is somebody who is never there at the first attempt.
 const godot = "Godot"
 
-var errNotThere = errors.New("not there yet") //nolint:gochecknoglobals // an error
+var errNotThere = errors.New("not there yet")
 
 func (greeter) Greet(_ context.Context, req *connect.Request[greetv1.GreetRequest]) (*connect.Response[greetv1.GreetResponse], error) {
 	return connect.NewResponse(&greetv1.GreetResponse{Greeting: "Hello, " + req.Msg.GetName() + "!"}), nil

@@ -26,7 +26,7 @@ func kinds() []scene {
 		},
 		{
 			name: "server stream", asks: "three greetings for Ada", play: greetRepeatedly("Ada"),
-			want: outcome{"greetings 1 2 3", "completed OK", "completed OK, 1 in, 3 out"},
+			want: outcome{"greetings [1 2 3]", "completed OK", "completed OK, 1 in, 3 out"},
 		},
 		{
 			name: "bidi stream", asks: "two answers", play: converse,
@@ -66,14 +66,14 @@ func greetRepeatedly(name string) play {
 			return describe(err)
 		}
 		defer stream.Close()
-		greetings := "greetings"
+		var numbers []int32
 		for stream.Receive() {
-			greetings += fmt.Sprintf(" %d", stream.Msg().GetNumber())
+			numbers = append(numbers, stream.Msg().GetNumber())
 		}
 		if err := stream.Err(); err != nil {
 			return describe(err)
 		}
-		return greetings
+		return fmt.Sprint("greetings ", numbers)
 	}
 }
 

@@ -29,7 +29,7 @@ func main() {
 
 // run is the program: a server, its clients, and an account of what happens.
 func run(ctx context.Context, out io.Writer, kinds, cases []scene) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	goroutines := runtime.NumGoroutine()
 	issuer, err := newIssuer()

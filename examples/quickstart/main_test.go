@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-//nolint:paralleltest // run counts goroutines
+// These tests are not parallel: run counts goroutines.
+
 func TestRun(t *testing.T) {
 	var out strings.Builder
 	if err := run(t.Context(), &out, kinds(), cases()); err != nil {
@@ -21,8 +22,6 @@ func TestRun(t *testing.T) {
 
 // TestRunTells: whatever differs, on whichever side, is told of over each protocol, and
 // nothing else is.
-//
-//nolint:paralleltest // run counts goroutines
 func TestRunTells(t *testing.T) {
 	kinds, cases := kinds(), cases()
 	kinds[0].want.caller += "?"
@@ -54,7 +53,7 @@ func TestRunTells(t *testing.T) {
 	}
 }
 
-//nolint:paralleltest // run counts goroutines
+// TestRunFails checks that what goes wrong is told.
 func TestRunFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -66,13 +66,22 @@ func (s *stage) play(ctx context.Context, sc scene, p protocol) result {
 	r := result{outcome: outcome{caller: sc.play(ctx, client)}}
 	r.took = time.Since(start)
 	// The records may come after all that the caller waits for.
-	trace, patience := span.SpanContext().TraceID().String(), time.Now().Add(5*time.Second)
-	for {
+	trace := span.SpanContext().TraceID().String()
+	eventually(ctx, func() bool {
 		r.client, r.server = s.telemetry.journal.told(onClient, trace), s.telemetry.journal.told(onServer, trace)
-		if sc.want.matches(r.outcome) || r.caller != sc.want.caller || time.Now().After(patience) {
-			return r
-		}
-		time.Sleep(time.Millisecond)
+		return sc.want.matches(r.outcome) || r.caller != sc.want.caller
+	})
+	return r
+}
+
+// eventually waits until something is true, and not for ever.
+func eventually(ctx context.Context, is func() bool) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !is() && ctx.Err() == nil {
+		<-tick.C
 	}
 }
 
