@@ -17,17 +17,18 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
 
+	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 	"github.com/interconnect-go/interconnect/examples/gen/greet/v1/greetv1connect"
 )
 
 // newServer returns a server of GreetService with the complete chain.
-func newServer(telemetry *tracing.Interceptor, logger *slog.Logger, tokens auth.Authenticator) *http.Server {
+func newServer(telemetry *tracing.Interceptor, logger *slog.Logger, tokens auth.Authenticator) (*http.Server, error) {
 	drainer := deadline.NewDrainer(2 * time.Second)
 	deadlines := deadline.NewInterceptor(
 		deadline.Policy{
 			Default:     10 * time.Second, // of calls without a deadline
 			Max:         time.Minute,
-			ReceiveIdle: 1500 * time.Millisecond, // clients that stall
+			ReceiveIdle: 1500 * time.Millisecond, // clients that stall; so short only to be seen
 			SendStall:   10 * time.Second,        // clients that do not read
 		},
 		// Streams that are meant to last have other limits.
@@ -38,9 +39,14 @@ func newServer(telemetry *tracing.Interceptor, logger *slog.Logger, tokens auth.
 	addresses := ratelimit.NewInterceptor(ratelimit.Rule{
 		Name: "per-address", Key: ratelimit.ByPeerIP(), Limiter: ratelimit.NewKeyed(ratelimit.Per(1000, time.Second)),
 	})
-	auths := auth.NewServerInterceptor(tokens, auth.WithPolicy(auth.NewPolicy().
+	// Nobody may do what the policy does not name.
+	policy := auth.NewPolicy().
 		Allow("/greet.v1.GreetService/", auth.Authenticated()).
-		Allow(greetv1connect.GreetServiceGreetManyProcedure, auth.Scopes("crowd"))))
+		Allow(greetv1connect.GreetServiceGreetManyProcedure, auth.Scopes("crowd"))
+	if err := policy.Check(greetv1.File_greet_v1_greet_proto.Services().ByName("GreetService")); err != nil {
+		return nil, err // a method without a rule, or a rule of no method
+	}
+	auths := auth.NewServerInterceptor(tokens, auth.WithPolicy(policy))
 	callers := ratelimit.NewInterceptor(ratelimit.Rule{
 		Name: "per-caller", Key: ratelimit.ByIdentity(subject), Limiter: ratelimit.NewKeyed(ratelimit.Per(10, 5*time.Second)),
 	})
@@ -69,7 +75,7 @@ func newServer(telemetry *tracing.Interceptor, logger *slog.Logger, tokens auth.
 	// Inside of the Engine, deadlines takes streams out of net/http's timeouts.
 	server := streamwrap.TuneServer(&http.Server{Handler: engine.Handler(deadlines.Handler(mux))})
 	server.RegisterOnShutdown(drainer.Drain) // streams end when the server does
-	return server
+	return server, nil
 }
 
 // newClient returns a client of GreetService with the complete chain.

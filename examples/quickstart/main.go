@@ -41,7 +41,10 @@ func run(ctx context.Context, out io.Writer, kinds, cases []scene) error {
 		return err
 	}
 	telemetry := newTelemetry()
-	server := newServer(telemetry.interceptor, telemetry.logger, tokens)
+	server, err := newServer(telemetry.interceptor, telemetry.logger, tokens)
+	if err != nil {
+		return err
+	}
 	server.Handler = telemetry.count(server.Handler)
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,6 +95,9 @@ func run(ctx context.Context, out io.Writer, kinds, cases []scene) error {
 	err = <-down
 	s.httpClient.CloseIdleConnections()
 	a.balance(ctx, telemetry, goroutines)
-	a.check(err == nil, "the server has shut down, with error %v", err)
+	a.check(err == nil, "the server has shut down in order")
+	if err != nil {
+		a.wrong = append(a.wrong, err)
+	}
 	return a.summary()
 }
