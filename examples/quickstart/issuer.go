@@ -28,7 +28,7 @@ func (i *issuer) verifier() (auth.Authenticator, error) {
 	}
 	return auth.NewJWTVerifier(auth.JWTConfig{
 		Issuer: i.url, Audiences: []string{"greeter"}, Keys: keys,
-		Leeway: -1, // by default streams live 30 s longer
+		Leeway: -1, // only to see a stream end soon: by default it lives 30 s longer
 	})
 }
 
