@@ -81,7 +81,10 @@ func run(ctx context.Context, out io.Writer, kinds, cases []scene) error {
 	opened, down := make(chan struct{}, len(protocols())), make(chan error, 1)
 	go func() {
 		for range cap(opened) {
-			<-opened
+			select {
+			case <-opened:
+			case <-ctx.Done(): // of one that could not be
+			}
 		}
 		down <- server.Shutdown(ctx)
 	}()
