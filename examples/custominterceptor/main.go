@@ -65,7 +65,10 @@ func main() {
 	for _, name := range []string{"Ada", "Ada, and everybody else who ever wrote a program for a machine that did not exist"} {
 		stream := client.GreetMany(context.Background())
 		_ = stream.Send(&greetv1.GreetManyRequest{Name: name}) // if it fails, CloseAndReceive says why
-		_, err := stream.CloseAndReceive()
-		fmt.Printf("%.20s: %v\n", name, err)
+		if _, err := stream.CloseAndReceive(); err != nil {
+			fmt.Printf("%.20s…: %v\n", name, err)
+			continue
+		}
+		fmt.Printf("%s: greeted\n", name)
 	}
 }

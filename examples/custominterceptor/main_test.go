@@ -44,6 +44,6 @@ func TestLimit(t *testing.T) {
 func Example() {
 	main()
 	// Output:
-	// Ada: <nil>
-	// Ada, and everybody e: resource_exhausted: message of 83 bytes is over the limit of 64
+	// Ada: greeted
+	// Ada, and everybody e…: resource_exhausted: message of 83 bytes is over the limit of 64
 }

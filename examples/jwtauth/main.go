@@ -26,8 +26,8 @@ import (
 func newHandler(issuerURL string) (http.Handler, error) {
 	keys, err := auth.NewJWKS(auth.JWKSConfig{
 		URL:       issuerURL,
-		AllowHTTP: true, // only because this issuer is in the same process
-		Cooldown:  time.Nanosecond,
+		AllowHTTP: true,            // only because this issuer is in the same process
+		Cooldown:  time.Nanosecond, // only because this issuer changes its key at once
 	})
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func newHandler(issuerURL string) (http.Handler, error) {
 		Issuer:    issuerURL,
 		Audiences: []string{"greeter"},
 		Keys:      keys,
-		Leeway:    -1, // by default streams live 30 s longer
+		Leeway:    -1, // only to see a stream end soon: by default it lives 30 s longer
 	})
 	if err != nil {
 		return nil, err

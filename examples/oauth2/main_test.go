@@ -9,11 +9,11 @@ import (
 func Example() {
 	main()
 	// Output:
-	// the first call: Hello, robot, 1 tokens issued
-	// the next one: Hello, robot, 1 tokens issued
-	// after the token was revoked: Hello, robot, 2 tokens issued
-	// while the issuer is down, too: unauthenticated, TOKEN_INVALID, 2 tokens issued
-	// and then: unavailable, , 2 tokens issued
+	// the first call: Hello, robot (tokens issued: 1)
+	// the next one: Hello, robot (tokens issued: 1)
+	// after the token was revoked: Hello, robot (tokens issued: 2)
+	// while the issuer is down, too: unauthenticated, TOKEN_INVALID (tokens issued: 2)
+	// and then: unavailable (tokens issued: 2)
 }
 
 // TestRunFails checks that what goes wrong is told.

@@ -1,95 +1,96 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"connectrpc.com/connect"
-
-	"github.com/interconnect-go/interconnect/examples/gen/greet/v1/greetv1connect"
 )
 
-// account plays scenarios and tells how they went.
+// account tells what happened, and what had to happen otherwise.
 type account struct {
-	out            io.Writer
-	served, called *observer
-	rows           []string
-	wrong          int
+	out          io.Writer
+	kinds, cases []played
+	wrong        []error
 }
 
-// play runs one scenario, prints what each side saw, and compares.
-func (a *account) play(ctx context.Context, protocol string, s scenario, client greetv1connect.GreetServiceClient) {
-	err := s.call(ctx, client)
-	clientSaw, clientOK := a.called.check(s.client)
-	serverSaw, serverOK := a.served.check(s.server)
-	fmt.Fprintf(a.out, "%s over %s: %s\n", s.name, protocol, result(err))
-	fmt.Fprintln(a.out, "    client", strings.Join(clientSaw.messages, ", "))
-	if !s.server.unseen {
-		fmt.Fprintln(a.out, "    server", strings.Join(serverSaw.messages, ", "))
+// played is a scene and how it came out over each of the protocols.
+type played struct {
+	scene
+
+	results []result
+}
+
+// tell prints how a scene came out.
+func (a *account) tell(p played) {
+	fmt.Fprintf(a.out, "\n%s: asks for %s\n", p.name, p.asks)
+	for i, r := range p.results {
+		name := protocols()[i].name
+		if !p.want.matches(r.outcome) {
+			a.wrong = append(a.wrong, fmt.Errorf("%s over %s: %v, want %v", p.name, name, r.outcome, p.want))
+		}
+		if i > 0 && r.outcome == p.results[0].outcome {
+			continue // the same as over the first
+		}
+		if i > 0 {
+			fmt.Fprintf(a.out, "  over %s\n", name)
+		}
+		fmt.Fprintf(a.out, "  caller got     %s\n  client logged  %s\n  server logged  %s\n", r.caller, r.client, cmp.Or(r.server, "nothing"))
 	}
-	verdict := "as it must"
-	if !clientOK || !serverOK || codeOf(err) != s.client.code {
+}
+
+// check prints something that must be true.
+func (a *account) check(ok bool, format string, args ...any) {
+	verdict := "ok"
+	if !ok {
 		verdict = "WRONG"
-		a.wrong++
+		a.wrong = append(a.wrong, fmt.Errorf(format, args...))
 	}
-	a.rows = append(a.rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s",
-		protocol, s.name, clientSaw.summary(s.client), serverSaw.summary(s.server), verdict))
+	fmt.Fprintf(a.out, "  "+format+": %s\n", append(args, verdict)...)
 }
 
-// check waits for the record of the RPC, if there must be one.
-func (o *observer) check(w want) (record, bool) {
-	if w.unseen {
-		return record{}, len(o.ends) == 0
-	}
-	select {
-	case r := <-o.ends:
-		ok := r.end.Outcome == w.outcome && r.end.Code == w.code &&
-			(r.end.Sent == w.sent || w.sent < 0) && r.end.Received == w.received
-		return r, ok
-	case <-time.After(5 * time.Second):
-		return record{}, false
-	}
-}
-
-func (r record) summary(w want) string {
-	if w.unseen {
-		return "refused by the gate"
-	}
-	return fmt.Sprintf("%v, %d sent, %d received", r.end.Outcome, r.end.Sent, r.end.Received)
-}
-
-func result(err error) string {
-	if err == nil {
-		return "success"
-	}
-	return err.Error()
-}
-
-// codeOf is connect.CodeOf, with 0 for success.
-func codeOf(err error) connect.Code {
-	if err == nil {
-		return 0
-	}
-	return connect.CodeOf(err)
-}
-
-// close prints the summary, and fails if anything went otherwise than it must.
-func (a *account) close() error {
+// summary prints all of it as tables, and returns what was wrong.
+func (a *account) summary() error {
 	table := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PROTOCOL\tCALL\tCLIENT\tSERVER\tVERDICT")
-	for _, row := range a.rows {
-		fmt.Fprintln(table, row)
+	row := func(columns ...string) { fmt.Fprintln(table, strings.Join(columns, "\t")) }
+	header := []string{"\nKIND", "MESSAGES AT THE SERVER"}
+	for _, p := range protocols() {
+		header = append(header, strings.ToUpper(p.name))
 	}
-	if err := table.Flush(); err != nil {
-		return err
+	row(append(header, "VERDICT")...)
+	for _, p := range a.kinds {
+		columns := []string{p.name, strings.TrimPrefix(p.results[0].server, "completed OK, ")}
+		for _, r := range p.results {
+			columns = append(columns, fmt.Sprintf("%.1f ms", float64(r.took)/float64(time.Millisecond)))
+		}
+		row(append(columns, p.verdict())...)
 	}
-	if a.wrong > 0 {
-		return errors.New("not everything came out as it must")
+	row("\nCASE", "EXPECTED", "GOT", "VERDICT")
+	for _, p := range a.cases {
+		row(p.name, p.want.caller, p.got(), p.verdict())
 	}
-	return nil
+	return errors.Join(table.Flush(), errors.Join(a.wrong...))
+}
+
+// got is what callers got, over whatever protocol.
+func (p played) got() string {
+	var all []string
+	for _, r := range p.results {
+		all = append(all, r.caller)
+	}
+	return strings.Join(slices.Compact(all), " / ")
+}
+
+// verdict tells whether all came out as it must, over all protocols.
+func (p played) verdict() string {
+	for _, r := range p.results {
+		if !p.want.matches(r.outcome) {
+			return "WRONG"
+		}
+	}
+	return "ok"
 }

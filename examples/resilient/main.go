@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -104,7 +103,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err := errors.Join(greetings.Err(), greetings.Close()); err != nil {
 		return err
 	}
-	check("a stream that breaks after every third message", strconv.Itoa(count), "10")
+	check("a stream that breaks after every third message", fmt.Sprint(count, " messages"), "10 messages")
 
 	_, err = client.Greet(ctx, connect.NewRequest(&greetv1.GreetRequest{Name: "nobody"}))
 	var history []string

@@ -11,7 +11,7 @@ func Example() {
 	// Output:
 	// a call: Hello, Ada, at attempt 3
 	// an upload: Hello, Ada, Alan, Grace, at attempt 2
-	// a stream that breaks after every third message: 10
+	// a stream that breaks after every third message: 10 messages
 	// a call that fails for good: 1 unavailable, 2 unavailable, 3 unavailable
 }
 

@@ -15,20 +15,33 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/interconnect-go/interconnect/ratelimit"
-	"github.com/interconnect-go/interconnect/retry"
+	"github.com/interconnect-go/interconnect/ratelimit/redislimit"
 	"github.com/interconnect-go/interconnect/streamwrap"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"github.com/redis/rueidis"
 
 	greetv1 "github.com/interconnect-go/interconnect/examples/gen/greet/v1"
 	"github.com/interconnect-go/interconnect/examples/gen/greet/v1/greetv1connect"
 )
+
+// newLimits returns what each tenant may do: 5 calls in 10 s, and 10 messages a second.
+// limiter makes limiters of this process, or of all.
+func newLimits(limiter func(name string, limit ratelimit.Limit) ratelimit.Limiter) *ratelimit.Interceptor {
+	// Only for this example: who may write a header may choose a limit. Behind
+	// authentication, ratelimit.ByIdentity returns who was authenticated.
+	tenant := ratelimit.ByHeader("X-Tenant")
+	return ratelimit.NewInterceptor(
+		ratelimit.Rule{Name: "calls", Key: tenant, Limiter: limiter("calls", ratelimit.Per(5, 10*time.Second))},
+		// Messages wait: the server does not read, and its client cannot go on.
+		ratelimit.Rule{Name: "messages", Key: tenant, On: ratelimit.ReceivedMessages, Limiter: limiter("messages", ratelimit.Per(10, time.Second))},
+	)
+}
 
 func main() {
 	redis := flag.String("redis", "", "URL of a Redis that the servers share")
@@ -47,117 +60,56 @@ func main() {
 	}
 }
 
-// run is the program: two servers, and clients of three tenants.
-func run(ctx context.Context, out io.Writer, redis string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	allowed := "5"
-	if redis == "" {
-		fmt.Fprintln(out, "no -redis: the servers do not know of each other, and each has limits in memory")
-		allowed = "10"
-	}
-	httpClient := &http.Client{Transport: streamwrap.NewTransport(nil)}
-	var servers []string
-	for range 2 {
-		url, err := start(ctx, redis)
+// serve is a server's process: it writes its URL, and serves until its input ends.
+func serve(ctx context.Context, redis string) error {
+	limiter := func(_ string, limit ratelimit.Limit) ratelimit.Limiter { return ratelimit.NewKeyed(limit) }
+	if redis != "" {
+		option, err := rueidis.ParseURL(redis)
 		if err != nil {
 			return err
 		}
-		servers = append(servers, url)
-	}
-	var wrong error
-	check := func(what, got, want string) {
-		fmt.Fprintf(out, "%s: %s\n", what, got)
-		if got != want {
-			wrong = errors.Join(wrong, fmt.Errorf("%s: %s, want %s", what, got, want))
+		client, err := rueidis.NewClient(option)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		limiter = func(name string, limit ratelimit.Limit) ratelimit.Limiter {
+			return redislimit.New(client, "tenantlimits-"+name, limit,
+				redislimit.WithExpectedReplicas(2),    // each allows a half without Redis
+				redislimit.WithTimeout(2*time.Second)) // so that a slow machine shows the same
 		}
 	}
-
-	// The tenants of each run are new ones to Redis.
-	suffix := "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	acme, globex, initech := tenant("acme"+suffix), tenant("globex"+suffix), tenant("initech"+suffix)
-	greeted, refused := 0, error(nil)
-	for i := range 12 {
-		client := greetv1connect.NewGreetServiceClient(httpClient, servers[i%2], acme)
-		if _, err := greet(ctx, client); err != nil {
-			refused = err
-			continue
-		}
-		greeted++
-	}
-	check("Acme's 12 calls, to both servers, of which are allowed", strconv.Itoa(greeted), allowed)
-	check("the others", describe(refused), "resource_exhausted, for rule calls, come back in 1 to 3 s")
-	greeting, err := greet(ctx, greetv1connect.NewGreetServiceClient(httpClient, servers[0], globex))
+	mux := http.NewServeMux()
+	mux.Handle(greetv1connect.NewGreetServiceHandler(greeter{}, newLimits(limiter).HandlerOption()))
+	server := streamwrap.TuneServer(&http.Server{Handler: streamwrap.NewEngine().Handler(mux)})
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	check("Globex, at the same time", greeting, "Hello")
-
-	// A client that obeys: retry comes back when the server says so, and all RPCs wait
-	// with it.
-	obedient := connect.WithInterceptors(
-		retry.NewInterceptor(retry.Policy{Codes: []connect.Code{connect.CodeUnavailable, connect.CodeResourceExhausted}}),
-		ratelimit.NewInterceptor(),
-	)
-	began := time.Now()
-	greeting, err = greet(ctx, greetv1connect.NewGreetServiceClient(httpClient, servers[1], obedient, acme))
-	if err != nil {
+	fmt.Println("http://" + listener.Addr().String())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = server.Close()
+	}()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	check("Acme, with a client that obeys", fmt.Sprintf("%s, later: %t", greeting, time.Since(began) > time.Second), "Hello, later: true")
-
-	began = time.Now()
-	stream := greetv1connect.NewGreetServiceClient(httpClient, servers[0], initech).GreetMany(ctx)
-	for range 25 {
-		if stream.Send(&greetv1.GreetManyRequest{Name: "Ada"}) != nil {
-			break // CloseAndReceive says why
-		}
-	}
-	res, err := stream.CloseAndReceive()
-	if err != nil {
-		return err
-	}
-	// The first 10 are there at once, and then 10 a second.
-	slow := time.Since(began) > 1400*time.Millisecond
-	check("Initech's messages", fmt.Sprintf("%d, slowly: %t", res.Msg.GetCount(), slow), "25, slowly: true")
-	return wrong
+	return nil
 }
 
-// tenant is the option of a client that calls for a tenant.
-func tenant(name string) connect.ClientOption {
-	type call struct{}
-	return connect.WithInterceptors(streamwrap.NewInterceptor(streamwrap.Hooks[call]{
-		Open: func(ctx context.Context, c *streamwrap.Call) (context.Context, *call, error) {
-			c.RequestHeader().Set("X-Tenant", name)
-			return ctx, &call{}, nil
-		},
-	}))
+// greeter implements GreetService, some of it.
+type greeter struct {
+	greetv1connect.UnimplementedGreetServiceHandler
 }
 
-func greet(ctx context.Context, client greetv1connect.GreetServiceClient) (string, error) {
-	if _, err := client.Greet(ctx, connect.NewRequest(&greetv1.GreetRequest{Name: "Ada"})); err != nil {
-		return "", err
-	}
-	return "Hello", nil
+func (greeter) Greet(_ context.Context, req *connect.Request[greetv1.GreetRequest]) (*connect.Response[greetv1.GreetResponse], error) {
+	return connect.NewResponse(&greetv1.GreetResponse{Greeting: "Hello, " + req.Msg.GetName()}), nil
 }
 
-// describe tells what a refusal says.
-func describe(err error) string {
-	text := connect.CodeOf(err).String()
-	var refused *connect.Error
-	if !errors.As(err, &refused) {
-		return text
+func (greeter) GreetMany(_ context.Context, stream *connect.ClientStream[greetv1.GreetManyRequest]) (*connect.Response[greetv1.GreetManyResponse], error) {
+	res := &greetv1.GreetManyResponse{Greeting: "Hello, all"}
+	for stream.Receive() {
+		res.Count++
 	}
-	for _, detail := range refused.Details() {
-		value, _ := detail.Value()
-		switch v := value.(type) {
-		case *errdetails.ErrorInfo:
-			text += ", for rule " + v.GetMetadata()["rule"]
-		case *errdetails.RetryInfo:
-			if d := v.GetRetryDelay().AsDuration(); d > time.Second && d < 3*time.Second {
-				text += ", come back in 1 to 3 s"
-			}
-		}
-	}
-	return text
+	return connect.NewResponse(res), stream.Err()
 }
