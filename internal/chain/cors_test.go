@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -173,7 +174,7 @@ func TestBrowser(t *testing.T) {
 				err := clients.Do(ctx, c.Kind, header, "hello").Err
 				wantCode(t, err, tt.want)
 				if tt.check != nil {
-					tt.check(t, err.(*connect.Error))
+					tt.check(t, coded(t, err))
 				}
 				wantHidden(t, b.hidden)
 				if told := s.records.all(); len(told) != 1 {
@@ -212,10 +213,20 @@ func TestPushbackInBrowser(t *testing.T) {
 			b := &browser{t: t, network: srv.Client()}
 			err := conntest.NewClients(b, srv.URL, c.Option(), scripts, as("ada")).Do(t.Context(), c.Kind, nil, "hello").Err
 			wantCode(t, err, connect.CodeUnavailable)
-			meta := err.(*connect.Error).Meta()
+			meta := coded(t, err).Meta()
 			if meta.Get("Grpc-Retry-Pushback-Ms") != "60000" || meta.Get("Retry-After") != "60" {
 				t.Errorf("the script sees %v", meta)
 			}
 			wantHidden(t, b.hidden)
 		})
+}
+
+// coded returns an error as connect's.
+func coded(t *testing.T, err error) *connect.Error {
+	t.Helper()
+	e := (*connect.Error)(nil)
+	if !errors.As(err, &e) {
+		t.Fatalf("%v is none of connect's errors", err)
+	}
+	return e
 }
