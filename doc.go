@@ -100,6 +100,16 @@
 // Callers always get a *connect.Error. An error from a hook that is not one
 // becomes one; one that is passes unchanged.
 //
+// # Browsers
+//
+// CORS middleware, such as github.com/rs/cors with the lists of connectrpc.com/cors,
+// belongs around the Engine's handler: it answers preflights, which have no token. To
+// those lists add, of what the packages use: for scripts to send Authorization (auth),
+// Traceparent, Tracestate and Baggage (tracing) and Grpc-Previous-Rpc-Attempts (retry);
+// for scripts to read WWW-Authenticate (auth), Retry-After, RateLimit, RateLimit-Policy
+// (ratelimit), Grpc-Retry-Pushback-Ms (ratelimit, retry, deadline) and Traceparent
+// (tracing.WithResponseTrace).
+//
 // # Versions
 //
 // The module is for connect v1.21 and Go 1.26. Connect v2 is another API; only

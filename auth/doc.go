@@ -58,11 +58,13 @@
 //
 // On handlers, use HandlerOption, whose gate refuses a request before anything of it is
 // decoded. connect.WithInterceptors(auths) alone works too, and has real headers without
-// an Engine, but connect decodes a unary request first. Gates run in the order of their
-// options: limits on addresses belong in front of it, limits on callers behind it.
-// Interceptors that tell of RPCs, such as tracing and logging, belong in front of it; but
-// none sees an RPC that a gate refuses: [WithObserver] does. On clients it belongs inside
-// of retries, so that each attempt has a fresh token.
+// an Engine, but connect decodes a unary request first. The gate alone asks no
+// [WithMessageAuthorizer]. Gates run in the order of their options: limits on addresses
+// belong in front of it, limits on callers behind it. So does what validates messages.
+// Interceptors that tell of RPCs, such as tracing and logging, belong in front of it, and
+// need their own HandlerOption to see an RPC that a gate refuses; [WithObserver] does too.
+// On clients it belongs inside of retries, so that each attempt has a fresh token. A
+// [ClientInterceptor] on a handler asks nobody for anything.
 //
 // # Cost
 //

@@ -54,7 +54,8 @@
 //
 // Behind tracing, whose ids it writes, and in front of everything that may refuse an RPC
 // or fail: deadline, retry, ratelimit, auth. In front of retry it writes one record with
-// the number of attempts, behind it one for each.
+// the number of attempts, behind it one for each. A connect.WithRecover belongs behind it:
+// in front, a record has the panic, and not the code that goes out.
 //
 // # Without an Engine
 //

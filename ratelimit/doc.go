@@ -47,9 +47,10 @@
 //
 // # Order
 //
-// Rules on callers' identities belong behind authentication, rules on addresses in front
-// of it: a gate runs in the order of the handler's options. On clients it belongs behind
-// retry, so that each attempt counts.
+// Rules on callers' identities belong behind authentication, in front of which all callers
+// share one limit ([ByIdentity]), rules on addresses in front of it: a gate runs in the
+// order of the handler's options. A gate without its interceptor limits no messages and
+// bytes. On clients it belongs behind retry, so that each attempt counts.
 //
 // # Cost
 //

@@ -81,7 +81,9 @@ func parseHop(text string) (netip.Addr, bool) {
 }
 
 // ByIdentity returns what a function finds in the context, such as the subject of
-// auth's Identity: then the rule must come after authentication.
+// auth's Identity: then the rule must come after authentication. In front of it there is
+// no identity, and all callers share one limit; a [Rule] with OnMissing [Refuse] refuses
+// them instead.
 func ByIdentity(identity func(context.Context) (string, bool)) KeyFunc {
 	if identity == nil {
 		panic("ratelimit: ByIdentity: nil function")

@@ -47,6 +47,8 @@ type try struct {
 
 	announced streamwrap.Attempt
 
+	procedure string // of the RPC
+
 	parent  context.Context // of ctx: it ends with the attempt
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -98,6 +100,7 @@ func (c *call) begin(t *try, v verdict, hedge bool, release func()) *try {
 	if c.counted > 1 {
 		a.Header = http.Header{attemptsKey: {strconv.Itoa(c.counted - 1)}}
 	}
+	t.procedure = c.spec.Procedure
 	t.parent, t.cancel = context.WithCancelCause(c.ctx)
 	t.ctx, t.end = streamwrap.BeginAttempt((*tryContext)(t), a)
 	t.ctx = t.trace.watch(t.ctx, 1+c.policy.MaxTransportRetries, t.cancel)
@@ -105,7 +108,14 @@ func (c *call) begin(t *try, v verdict, hedge bool, release func()) *try {
 	return t
 }
 
-// tryContext is the context of an attempt in which [HTTPClient] finds it.
+// repeated reports whether an interceptor of this package further out makes the RPC: it
+// alone retries, or attempts would multiply.
+func repeated(ctx context.Context, procedure string) bool {
+	t, ok := ctx.Value(tryKey{}).(*try)
+	return ok && t.procedure == procedure
+}
+
+// tryContext is the context of an attempt in which [HTTPClient] finds it, and interceptors.
 type tryContext try
 
 func (c *tryContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }

@@ -61,8 +61,9 @@
 // # Order
 //
 // On clients behind tracing and logging, which see one RPC, and in front of ratelimit and
-// auth, which see each attempt. On handlers it may stand anywhere: it only keeps errors
-// of exhausted retries from being tried once more.
+// auth, which see each attempt. Of two in a chain only the outer one retries. On handlers
+// it may stand anywhere: it only keeps errors of exhausted retries from being tried once
+// more.
 //
 // # Cost
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -171,4 +172,23 @@ func TestAHandlersOwnMetadataStays(t *testing.T) {
 			t.Errorf("%v: %v", e, e.Meta())
 		}
 	})
+}
+
+// TestOneInterceptorRetries: two in a chain do not multiply attempts.
+func TestOneInterceptorRetries(t *testing.T) {
+	t.Parallel()
+	for name, inner := range map[string]retry.Policy{"same": eager(), "hedging": {AssumeIdempotent: true, Hedge: time.Millisecond}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				srv := c.Start(t, conntest.Config{})
+				srv.Inject(slices.Repeat([]conntest.Fault{notNow}, 9)...)
+				clients := c.Clients(srv, connect.WithInterceptors(retry.NewInterceptor(eager()), retry.NewInterceptor(inner)))
+				err := clients.Do(t.Context(), c.Kind, nil, "text").Err
+				if got := len(srv.Calls()); got != 3 || connect.CodeOf(err) != connect.CodeUnavailable || len(retry.HistoryOf(err)) != 3 {
+					t.Errorf("%d calls: %v", got, err)
+				}
+			})
+		})
+	}
 }

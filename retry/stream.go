@@ -14,6 +14,9 @@ import (
 func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	guarded := i.guard.WrapStreamingClient(next)
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		if repeated(ctx, spec.Procedure) {
+			return next(ctx, spec)
+		}
 		open := func() *stream { return i.newStream(ctx, spec, guarded) }
 		if r := i.resumers[spec.Procedure]; r != nil && spec.StreamType == connect.StreamTypeServer {
 			return newResumed(open, r)

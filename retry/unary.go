@@ -16,6 +16,9 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			res, err := next(ctx, req)
 			return res, final(err)
 		}
+		if repeated(ctx, req.Spec().Procedure) {
+			return next(ctx, req)
+		}
 		u := &unary{call: i.newCall(ctx, req.Spec(), req.Peer().Addr), req: req, next: next}
 		if err := u.admit(); err != nil {
 			return nil, u.failed(err)

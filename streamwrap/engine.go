@@ -109,7 +109,8 @@ func (e *Engine) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 // WrapStreamingClient implements [connect.Interceptor]. The streams of client-
 // and bidi-streaming RPCs send through the Engine instead of connect's pipe, if
-// the client's HTTPClient is this Engine's too. Others are left alone.
+// the client's HTTPClient is this Engine's too, and no interceptor further in has wrapped
+// the stream: the Engine is the last one. Others are left alone.
 func (e *Engine) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		if spec.StreamType&connect.StreamTypeClient == 0 {

@@ -655,3 +655,35 @@ func TestEngineClientSendDoesNotWaitForTheTransport(t *testing.T) {
 		})
 	}
 }
+
+// TestEngineNotInnermost: what stands further in than the Engine sees every message, as if
+// the Engine were not there.
+func TestEngineNotInnermost(t *testing.T) {
+	t.Parallel()
+	for name, chain := range map[string]func(e *streamwrap.Engine, log *wireLog) []connect.Interceptor{
+		"in front": func(e *streamwrap.Engine, log *wireLog) []connect.Interceptor { return []connect.Interceptor{e, log} },
+		"in the middle": func(e *streamwrap.Engine, log *wireLog) []connect.Interceptor {
+			return []connect.Interceptor{newWireLog("outer"), e, log}
+		},
+		"in front of a foreign wrapper": func(e *streamwrap.Engine, log *wireLog) []connect.Interceptor {
+			return []connect.Interceptor{e, foreignWrapper{}, log}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web, Kinds: uploads}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				t.Cleanup(settle)
+				srv := c.Start(t, conntest.Config{})
+				e, log := streamwrap.NewEngine(), newWireLog("inner")
+				clients := conntest.NewClients(e.HTTPClient(srv.Client()), srv.URL, c.Option(), connect.WithInterceptors(chain(e, log)...))
+				reply := clients.Do(t.Context(), c.Kind, nil, "one", "two", "three")
+				if got := strings.Join(reply.Messages, ""); reply.Err != nil || got != "onetwothree" {
+					t.Errorf("%q came back, and %v", got, reply.Err)
+				}
+				if len(log.lives) != 1 || len(log.lives[0].sent) != 3 {
+					t.Errorf("further in %d RPCs were seen, want one with 3 messages", len(log.lives))
+				}
+			})
+		})
+	}
+}

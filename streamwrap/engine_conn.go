@@ -26,12 +26,19 @@ type engineConn struct {
 	decided bool
 }
 
-func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) *engineConn {
+// newEngineConn opens a stream that sends past the pipe, unless an interceptor further in
+// has wrapped it: that one would not see the messages, and a retry could not repeat them.
+func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) connect.StreamingClientConn {
 	x := &clientExchange{engine: e, parent: ctx}
 	x.out = newOutbound(&x.sent, e.sendBuffer/2)
 	x.out.own = true
+	conn := next((*preparedContext)(x), spec)
+	if !isConnects(conn) {
+		x.taken.Store(true) // nobody gets it
+		return conn
+	}
 	return &engineConn{
-		StreamingClientConn: next((*preparedContext)(x), spec),
+		StreamingClientConn: conn,
 		engine:              e,
 		ctx:                 ctx,
 		x:                   x,

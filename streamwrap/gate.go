@@ -47,7 +47,8 @@ func newGatedCall(ctx context.Context, spec connect.Spec, peer connect.Peer, hea
 // interceptor itself, in the same handler's chain, then carries on with the
 // state that Open returned. If it never gets the RPC (the request does not
 // decode, a later gate refuses) End comes, with the outcome Refused, when the
-// request ends.
+// request ends. So it does if the interceptor is not in the chain, though the RPC
+// is served: none of its other hooks runs.
 //
 // [Interceptor.HandlerOption] sets both. In a gate Call.Peer and
 // Call.RequestHeader are known; Call.SetResponseHeader needs an Engine.

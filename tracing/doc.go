@@ -64,7 +64,8 @@
 // # Order
 //
 // Outermost, on both sides: what other interceptors refuse is seen, and what they
-// log has a trace.
+// log has a trace. On handlers use HandlerOption if gates refuse. A connect.WithRecover
+// belongs behind it: in front, a span has the panic, and not the code that goes out.
 //
 // # Cost
 //

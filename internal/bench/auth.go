@@ -77,13 +77,7 @@ func startTokens(check func(*ecdsa.PublicKey) (checker, error)) (Client, func(),
 	if err != nil {
 		return nil, nil, err
 	}
-	now := time.Now()
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": tokenIssuer, "aud": tokenAudience, "sub": "ada", "jti": "1", "scope": "read write", "roles": []string{"admin"},
-		"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(),
-	})
-	token.Header["kid"] = "key"
-	good, err := token.SignedString(key)
+	good, err := newToken(key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,6 +99,26 @@ func startTokens(check func(*ecdsa.PublicKey) (checker, error)) (Client, func(),
 	return tokens{checker: c, headers: headers}, func() {}, nil
 }
 
+// newToken returns a token for a day.
+func newToken(key *ecdsa.PrivateKey) (string, error) {
+	now := time.Now()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+		"iss": tokenIssuer, "aud": tokenAudience, "sub": "ada", "jti": "1", "scope": "read write", "roles": []string{"admin"},
+		"iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(),
+	})
+	token.Header["kid"] = "key"
+	return token.SignedString(key)
+}
+
+// newVerifier returns what verifies tokens, and remembers as many as its cache says.
+func newVerifier(key *ecdsa.PublicKey, cache int) (auth.Authenticator, error) {
+	keys, err := auth.Keys(auth.Key{ID: "key", Alg: "ES256", Public: key})
+	if err != nil {
+		return nil, err
+	}
+	return auth.NewJWTVerifier(auth.JWTConfig{Issuer: tokenIssuer, Audiences: []string{tokenAudience}, Keys: keys, Cache: cache})
+}
+
 // bareTokens checks tokens with golang-jwt alone.
 func bareTokens(key *ecdsa.PublicKey) (checker, error) {
 	parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(tokenIssuer), jwt.WithAudience(tokenAudience))
@@ -123,17 +137,11 @@ func bareTokens(key *ecdsa.PublicKey) (checker, error) {
 
 // authTokens checks them with auth.
 func authTokens(key *ecdsa.PublicKey) (checker, error) {
-	keys, err := auth.Keys(auth.Key{ID: "key", Alg: "ES256", Public: key})
+	known, err := newVerifier(key, 0)
 	if err != nil {
 		return checker{}, err
 	}
-	config := auth.JWTConfig{Issuer: tokenIssuer, Audiences: []string{tokenAudience}, Keys: keys}
-	known, err := auth.NewJWTVerifier(config)
-	if err != nil {
-		return checker{}, err
-	}
-	config.Cache = -1
-	cold, err := auth.NewJWTVerifier(config)
+	cold, err := newVerifier(key, -1)
 	if err != nil {
 		return checker{}, err
 	}

@@ -28,6 +28,12 @@ type ConnectSettings struct {
 
 	// Interceptors are outside of the engine, on both sides.
 	Interceptors []connect.Interceptor
+
+	// Handler and Client are more options of either side, and Around is what stands
+	// around the handlers, inside of the engine.
+	Handler []connect.HandlerOption
+	Client  []connect.ClientOption
+	Around  func(http.Handler) http.Handler
 }
 
 // Connect returns connect-go as a contender, with the engine or without.
@@ -56,6 +62,9 @@ func Connect(name string, settings ConnectSettings) Contender {
 			clientOptions = append(clientOptions, connect.WithInterceptors(settings.Interceptors...))
 		}
 
+		handlerOptions = append(handlerOptions, settings.Handler...)
+		clientOptions = append(clientOptions, settings.Client...)
+
 		wrapHandler := func(h http.Handler) http.Handler { return h }
 		wrapClient := func(c connect.HTTPClient) connect.HTTPClient { return c }
 		if settings.Engine {
@@ -66,6 +75,9 @@ func Connect(name string, settings ConnectSettings) Contender {
 		}
 
 		handler := newConnectHandler(service{}, handlerOptions...)
+		if settings.Around != nil {
+			handler = settings.Around(handler)
+		}
 		url, stopServer, err := serveHTTP(wrapHandler(handler), settings.HTTP)
 		if err != nil {
 			return nil, nil, err

@@ -31,19 +31,24 @@ type idleCost struct{ heap, stack, goroutines float64 }
 
 func (c idleCost) memory() float64 { return c.heap + c.stack }
 
-func idleTable() IdleTable {
-	const streams = 10_000
-	// By default a client of net/http keeps half a mebibyte for each open
-	// request body, because that is the frame size which servers of net/http
-	// announce. It would hide everything else, and need 5 GiB.
-	settings := HTTPSettings{Server: http.HTTP2Config{
+const idleStreams = 10_000
+
+// idleSettings is how contenders serve idle streams. By default a client of net/http
+// keeps half a mebibyte for each open request body, because that is the frame size which
+// servers of net/http announce. It would hide everything else, and need 5 GiB.
+func idleSettings() HTTPSettings {
+	return HTTPSettings{Server: http.HTTP2Config{
 		MaxReadFrameSize:     16 * kib,
-		MaxConcurrentStreams: 2 * streams,
+		MaxConcurrentStreams: 2 * idleStreams,
 	}}
+}
+
+func idleTable() IdleTable {
+	settings := idleSettings()
 	chained := []connect.Interceptor{quiet()}
 	return IdleTable{
 		Name:  "idle",
-		Title: fmt.Sprintf("Memory of %d idle bidi streams on one connection", streams),
+		Title: fmt.Sprintf("Memory of %d idle bidi streams on one connection", idleStreams),
 		Notes: []string{
 			"Each stream has carried a message in both directions, and waits in Receive on both sides. Bytes and " +
 				"goroutines per stream after garbage collection, client and server together, including the " +
@@ -51,12 +56,12 @@ func idleTable() IdleTable {
 				"all hooks, on both sides. Servers accept frames of 16 KiB, as grpc-go's do: with net/http's " +
 				"default, 1 MiB, its client keeps a buffer of 512 KiB for every open stream.",
 		},
-		Streams: streams,
+		Streams: idleStreams,
 		Contenders: []Contender{
 			Connect(bareName, ConnectSettings{HTTP: settings}),
 			Connect(engineName, ConnectSettings{HTTP: settings, Engine: true}),
 			Connect(engineName+" + chain", ConnectSettings{HTTP: settings, Engine: true, Interceptors: chained}),
-			GRPC(grpcName, GRPCSettings{Server: []grpc.ServerOption{grpc.MaxConcurrentStreams(2 * streams)}}),
+			GRPC(grpcName, GRPCSettings{Server: []grpc.ServerOption{grpc.MaxConcurrentStreams(2 * idleStreams)}}),
 		},
 		Subject: engineName + " + chain",
 		Must:    2 * kib,

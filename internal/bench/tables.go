@@ -37,6 +37,8 @@ func Sections() []Section {
 		concurrencyTable(),
 		latencyTable(),
 		idleTable(),
+		chainTable(),
+		chainIdleTable(),
 		gzipTable(),
 		protocolTable(),
 		tunedTable(),

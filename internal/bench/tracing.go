@@ -59,10 +59,12 @@ func telemetryModes() []telemetryMode {
 	}
 }
 
-func (m telemetryMode) tracing() (connect.Interceptor, error) {
+func (m telemetryMode) interceptor() *tracing.Interceptor {
 	return tracing.NewInterceptor(tracing.WithTracerProvider(m.tracers()), tracing.WithMeterProvider(m.meters()),
-		tracing.WithPropagator(propagation.TraceContext{})), nil
+		tracing.WithPropagator(propagation.TraceContext{}))
 }
+
+func (m telemetryMode) tracing() (connect.Interceptor, error) { return m.interceptor(), nil }
 
 func (m telemetryMode) otelconnect() (connect.Interceptor, error) {
 	return otelconnect.NewInterceptor(otelconnect.WithTracerProvider(m.tracers()),
