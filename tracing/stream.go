@@ -81,7 +81,9 @@ func (s *stream) header(_ context.Context, h http.Header) error {
 		if s.i.responseTrace && s.span != nil {
 			answer(s, h)
 		}
-		s.tellHeaders(s.i.responseHeaders, h)
+		if s.method().streams() { // else the end tells, with the response's own
+			s.tellHeaders(s.i.responseHeaders, h)
+		}
 		return nil
 	}
 	s.resolve()
@@ -165,6 +167,7 @@ func (s *stream) end(_ context.Context, e *streamwrap.End) {
 	if l := s.live(); l != nil {
 		s.leave(l, e)
 	}
+	s.tellAnswer(e.Err)
 	c := s.conclude(e)
 	if s.request != nil && s.request.park(s, &c) {
 		return
