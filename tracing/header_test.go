@@ -3,6 +3,7 @@ package tracing_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -107,4 +108,43 @@ func headerOf(s sdktrace.ReadOnlySpan, name string) []string {
 	set := attribute.NewSet(s.Attributes()...)
 	v, _ := set.Value(attribute.Key("rpc.response.metadata." + strings.ToLower(name)))
 	return v.AsStringSlice()
+}
+
+// TestB04RequestHeadersAreReadByTheirOwner: not when the context ends, while the user
+// still sets them.
+func TestB04RequestHeadersAreReadByTheirOwner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client := observe(tracing.WithRequestHeaders("X-One"), tracing.WithResponseHeaders("X-Two"))
+		srv := conntest.Start(t, conntest.Config{})
+		clients := srv.Clients(connect.WithInterceptors(client))
+		for i := range 200 {
+			ctx, cancel := context.WithCancel(t.Context())
+			stream := clients.Bidi.CallBidiStream(ctx)
+			go cancel()
+			for n := range 20 {
+				stream.RequestHeader().Set("X-One", fmt.Sprint(i, n))
+			}
+			_ = stream.Send(conntest.Text("a"))
+			_, _ = stream.Receive()
+			_ = stream.CloseRequest()
+			_ = stream.CloseResponse()
+		}
+		stream := clients.Bidi.CallBidiStream(t.Context())
+		stream.RequestHeader().Set("X-One", "told")
+		if err := stream.Send(conntest.Text("a")); err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.CloseRequest()
+		_, _ = stream.Receive()
+		_, _ = stream.Receive()
+		synctest.Wait()
+		spans := client.ended(t, trace.SpanKindClient)
+		if len(spans) != 201 {
+			t.Errorf("%d spans, want 201", len(spans))
+		}
+		if got := value(spans[len(spans)-1], "rpc.request.metadata.x-one"); got != `["told"]` {
+			t.Errorf("the header is %s", got)
+		}
+	})
 }
