@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -76,3 +77,31 @@ func TestB14PortOfTheConnection(t *testing.T) {
 type refusing struct{}
 
 func (refusing) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New("refused") }
+
+// TestManyServers: one interceptor tells streams of the same procedure apart by their
+// server and protocol, in whatever order they come.
+func TestManyServers(t *testing.T) {
+	t.Parallel()
+	client := observe()
+	refused := &http.Client{Transport: refusing{}}
+	var want []string
+	for range 2 {
+		for _, host := range []string{"one.example.com", "two.example.com"} {
+			for _, p := range conntest.AllProtocols() {
+				clients := conntest.NewClients(refused, "http://"+host+":80", p.Option(), connect.WithInterceptors(client))
+				_ = clients.Do(t.Context(), connect.StreamTypeBidi, nil, "a")
+				want = append(want, host+" "+systemOf(p))
+			}
+		}
+	}
+	var got []string
+	for _, s := range client.ended(t, trace.SpanKindClient) {
+		got = append(got, value(s, "server.address")+" "+value(s, "rpc.system.name"))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if points := client.durations(t, clientDuration); len(points) != 4 { // gRPC-Web's are gRPC's
+		t.Errorf("%d series of durations, want 4", len(points))
+	}
+}

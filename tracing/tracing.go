@@ -36,7 +36,7 @@ var _ connect.Interceptor = (*Interceptor)(nil)
 func NewInterceptor(opts ...Option) *Interceptor {
 	i := &Interceptor{config: newConfig(opts)}
 	i.methods = newMethods(i.config)
-	tracer := i.tracers.Tracer(scopeName, trace.WithSchemaURL(schemaURL))
+	tracer := i.tracers.Tracer(scopeName, trace.WithSchemaURL(i.names.schema()))
 	if _, nobody := tracer.(noop.Tracer); !nobody {
 		i.tracer = tracer
 	}
