@@ -167,6 +167,9 @@ func (c *clientConn) openByClosing() error {
 func (c *clientConn) CloseResponse() error {
 	defer runtime.KeepAlive(c)
 	s, g := c.s, c.group
+	if g.state.has(claimed) { // as it is after Receive told of the end
+		return c.closeWire()
+	}
 	err := s.guard.err()
 	kind := s.guard.kind()
 	if err == nil {

@@ -38,14 +38,15 @@ func (s *stream) attempt(ctx context.Context, a *streamwrap.Attempt) (context.Co
 	t := &attempt{s: s, began: time.Now(), about: streamwrap.Attempt{
 		Number: a.Number, Delay: a.Delay, Transparent: a.Transparent, Hedge: a.Hedge,
 	}}
-	s.attempts.mu.Lock()
-	defer s.attempts.mu.Unlock()
+	all := lazily(&s.attempts)
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	if a.Number == 1 && !s.i.everyAttempt {
-		s.attempts.first = t
+		all.first = t
 		return nil, t.end
 	}
-	if first := s.attempts.first; first != nil {
-		s.attempts.first = nil
+	if first := all.first; first != nil {
+		all.first = nil
 		first.start(s)
 		if !first.ended.IsZero() {
 			first.finish()
@@ -77,8 +78,9 @@ func (t *attempt) start(ctx context.Context) context.Context {
 
 // end is told the attempt's result.
 func (t *attempt) end(err error) {
-	t.s.attempts.mu.Lock()
-	defer t.s.attempts.mu.Unlock()
+	all := lazily(&t.s.attempts)
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	t.ended, t.err = time.Now(), err
 	if t.span != nil {
 		t.finish()

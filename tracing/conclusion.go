@@ -69,10 +69,8 @@ func (s *stream) answered(c *conclusion) http.Header {
 	return nil
 }
 
-// description returns the text of an error for a span. What the other side wrote
-// may be long.
+// description returns the text of an error for a span.
 func (c *conclusion) description() string {
-	const most = 1024
 	text := "panic"
 	if c.ending != panicked && c.err != nil {
 		text = c.err.Error()
@@ -80,6 +78,12 @@ func (c *conclusion) description() string {
 			text = e.Message()
 		}
 	}
+	return bounded(text)
+}
+
+// bounded returns text that the other side wrote, which may be long.
+func bounded(text string) string {
+	const most = 1024
 	if len(text) > most {
 		text = text[:most]
 	}

@@ -50,8 +50,7 @@
 //
 //   - requests that no interceptor saw are not seen, unless the interceptor's own gate
 //     saw them ([streamwrap.Interceptor.HandlerOption]), and then without their code,
-//   - the span of a unary handler does not contain the sending of its response, whose
-//     headers, if they are set on a [connect.Response], are not told of,
+//   - the span of a unary handler does not contain the sending of its response,
 //   - nobody knows sizes, nor to which address a client is connected.
 //
 // # Attempts

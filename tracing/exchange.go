@@ -3,10 +3,12 @@ package tracing
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
@@ -153,6 +155,10 @@ func (r *request) tellRefused(e *streamwrap.ExchangeEnd) {
 		return
 	}
 	span.SetAttributes(refusalReasonKey.String(reasonOf(e).String()), httpStatusKey.Int(e.Status))
+	if r.i.names&newNames != 0 {
+		original := originalKey.String(bounded(strings.TrimPrefix(e.Exchange.Path(), "/")))
+		span.SetAttributes(r.i.filtered([]attribute.KeyValue{original})...)
+	}
 	if e.Code != 0 {
 		span.SetAttributes(m.series.result(r.i.config, ending(known(e.Code))).span...)
 	}

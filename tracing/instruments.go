@@ -30,14 +30,14 @@ func made[T any](instrument T, err error) T {
 
 // measure makes the instruments of both sides, unless nobody wants any.
 func (i *Interceptor) measure() {
-	meter := i.meters.Meter(scopeName, metric.WithSchemaURL(schemaURL))
+	meter := i.meters.Meter(scopeName, metric.WithSchemaURL(i.names.schema()))
 	if _, nobody := meter.(noop.Meter); nobody {
 		return
 	}
 	i.measuring = true
 	streams, buckets := meter, i.buckets
 	if i.streamBuckets != nil {
-		streams = i.meters.Meter(scopeName+streamDurationSuffix, metric.WithSchemaURL(schemaURL))
+		streams = i.meters.Meter(scopeName+streamDurationSuffix, metric.WithSchemaURL(i.names.schema()))
 		buckets = i.streamBuckets
 	}
 	i.handlers.durations(i.config, meter, streams, buckets, serverDuration, oldServerDuration, "incoming")

@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/propagation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -20,6 +21,9 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
 )
+
+// Tests whose names begin with B and a number are of what is wrong with otelconnect
+// v0.12, put right. The numbers are those of the list in the issue.
 
 // telemetry is an interceptor and all that it reports.
 type telemetry struct {
@@ -194,3 +198,47 @@ func open(ctx context.Context, t *testing.T, clients *conntest.Clients, kind con
 
 // streams are the kinds of RPCs that are not unary.
 var streams = []connect.StreamType{connect.StreamTypeClient, connect.StreamTypeServer, connect.StreamTypeBidi}
+
+func mustParse(t *testing.T, s string) baggage.Baggage {
+	t.Helper()
+	b, err := baggage.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// grab keeps the context of handlers, and refuses nothing.
+type grab struct{ ctx context.Context }
+
+func (g *grab) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (g *grab) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		g.ctx = ctx
+		return next(ctx, req)
+	}
+}
+
+func (g *grab) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		g.ctx = ctx
+		return next(ctx, conn)
+	}
+}
+
+func procedureOf(kind connect.StreamType) string {
+	return map[connect.StreamType]string{
+		connect.StreamTypeUnary: conntest.UnaryProcedure, connect.StreamTypeClient: conntest.ClientProcedure,
+		connect.StreamTypeServer: conntest.ServerProcedure, connect.StreamTypeBidi: conntest.BidiProcedure,
+	}[kind]
+}
+
+func systemOf(p conntest.Protocol) string {
+	if p == conntest.Connect {
+		return "connectrpc"
+	}
+	return "grpc"
+}

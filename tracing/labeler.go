@@ -25,10 +25,13 @@ func (l *Labeler) Add(attributes ...attribute.KeyValue) {
 }
 
 // Get returns what was added so far.
-func (l *Labeler) Get() []attribute.KeyValue {
+func (l *Labeler) Get() []attribute.KeyValue { return slices.Clone(l.all()) }
+
+// all returns what was added so far. Nobody changes it.
+func (l *Labeler) all() []attribute.KeyValue {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.attributes)
+	return l.attributes
 }
 
 type labelerKey struct{}

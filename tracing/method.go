@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -24,6 +25,10 @@ type method struct {
 	attributes []attribute.KeyValue // in start
 	late       []attribute.KeyValue // of spans that began without a protocol
 	series     *series
+
+	// opened is what streams became that began with these facts and without a
+	// protocol, because their client knew it later: the first one did.
+	opened atomic.Pointer[method]
 }
 
 // series is what is prepared for the metrics of RPCs.
@@ -77,6 +82,19 @@ func (m *methods) find(f facts) *method {
 		overflow = m.add(known, newMethod(m.config, other, m.seriesOf(other)))
 	}
 	return newMethod(m.config, f, overflow.series)
+}
+
+// opened returns what is prepared for streams of clients that began without a
+// protocol and a server, and now have them. It is mostly what the first one became.
+func (m *methods) opened(begun *method, peer connect.Peer) *method {
+	if first := begun.opened.Load(); first != nil && first.protocol == peer.Protocol && first.address == peer.Addr {
+		return first
+	}
+	f := begun.facts
+	f.protocol, f.address = peer.Protocol, peer.Addr
+	found := m.find(f)
+	begun.opened.CompareAndSwap(nil, found)
+	return found
 }
 
 // add replaces the map by one with another method. The caller holds the mutex.

@@ -2,7 +2,9 @@ package tracing_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -75,11 +77,7 @@ func TestCustomNamesAndAttributes(t *testing.T) {
 		if got := value(client.only(t, trace.SpanKindClient), responseHeader); got != `["b"]` {
 			t.Errorf("the response's header is %s", got)
 		}
-		want := `["b"]`
-		if c.Kind == connect.StreamTypeUnary || c.Kind == connect.StreamTypeClient {
-			want = value(s, responseHeader) // set on the response, perhaps: connect merges that later
-		}
-		if got := value(s, responseHeader); got != want {
+		if got := value(s, responseHeader); got != `["b"]` {
 			t.Errorf("the handler's header is %s", got)
 		}
 		if v, _ := server.durations(t, serverDuration)[0].Attributes.Value("tenant"); v.AsString() != "acme" {
@@ -131,6 +129,47 @@ func TestLabeler(t *testing.T) {
 	if ok {
 		t.Error("a labeler without an RPC")
 	}
+}
+
+// TestLabelerIsShared: all who ask have the RPC's, on both sides, though nobody made it
+// before.
+func TestLabelerIsShared(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{
+		Transports: []conntest.Transport{conntest.H2C}, Protocols: []conntest.Protocol{conntest.Connect},
+	}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		const many = 8
+		label := func(ctx context.Context) {
+			var all sync.WaitGroup
+			for i := range many {
+				all.Go(func() {
+					labeler, _ := tracing.LabelerFromContext(ctx)
+					labeler.Add(attribute.Bool(fmt.Sprint("label.", i), true))
+				})
+			}
+			all.Wait()
+		}
+		inside := streamwrap.NewInterceptor(streamwrap.Hooks[int]{
+			Open: func(ctx context.Context, _ *streamwrap.Call) (context.Context, *int, error) {
+				label(ctx)
+				return nil, nil, nil
+			},
+		})
+		client, server := observe(), observe()
+		srv := c.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(server, inside)}})
+		if err := c.Clients(srv, connect.WithInterceptors(client, inside)).Do(t.Context(), c.Kind, nil, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for name, o := range map[string]*telemetry{clientDuration: client, serverDuration: server} {
+			set := o.durations(t, name)[0].Attributes
+			for i := range many {
+				if !set.HasValue(attribute.Key(fmt.Sprint("label.", i))) {
+					t.Errorf("%s has no label %d", name, i)
+				}
+			}
+		}
+	})
 }
 
 // TestFilters: traces and metrics have one each.

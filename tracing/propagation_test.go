@@ -3,18 +3,21 @@ package tracing_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/baggage"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
+	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
 )
 
@@ -151,4 +154,71 @@ func FuzzGRPCTraceBin(f *testing.F) {
 			t.Errorf("%v became %v", sc, got)
 		}
 	})
+}
+
+// TestB11FiltersKeepTraces: a hop that is not recorded passes on the trace and the
+// baggage: here a client's, a server's, and those of a client that the server calls.
+func TestB11FiltersKeepTraces(t *testing.T) {
+	t.Parallel()
+	nothing := streamwrap.Not(streamwrap.Any(streamwrap.ClientSide(), streamwrap.ServerSide()))
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		first, last := observe(), observe()
+		between := observe(tracing.WithFilter(nothing))
+		inside := &grab{}
+		config := serving(last)
+		config.HandlerOptions = append(config.HandlerOptions, connect.WithInterceptors(inside))
+		behind := c.Start(t, config)
+		proxied := c.Clients(behind, connect.WithInterceptors(between))
+		front := c.Start(t, conntest.Config{
+			HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(between)},
+			Service: conntest.Service{
+				Unary: func(ctx context.Context, req *connect.Request[conntest.Message]) (*connect.Response[conntest.Message], error) {
+					return connect.NewResponse(req.Msg), proxied.Do(ctx, c.Kind, nil, "a").Err
+				},
+			},
+		})
+		ctx := baggage.ContextWithBaggage(t.Context(), mustParse(t, "user=ada"))
+		if err := c.Clients(front, connect.WithInterceptors(first)).Do(ctx, connect.StreamTypeUnary, nil, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := len(between.spans.Started()); n != 0 {
+			t.Errorf("%d spans of what is filtered", n)
+		}
+		if n := len(between.durations(t, clientDuration)) + len(between.durations(t, serverDuration)); n != 0 {
+			t.Errorf("%d durations of what is filtered", n)
+		}
+		if got, want := last.only(t, trace.SpanKindServer).Parent().SpanID(), first.only(t, trace.SpanKindClient).SpanContext().SpanID(); got != want {
+			t.Errorf("the last server's parent is %v, want %v", got, want)
+		}
+		if got := baggage.FromContext(inside.ctx).Member("user").Value(); got != "ada" {
+			t.Errorf("the last server's baggage has user %q", got)
+		}
+	})
+}
+
+// TestB12ResponseTrace: the client learns the trace, above all when the RPC fails.
+func TestB12ResponseTrace(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []conntest.Fault{{}, conntest.Fail(connect.CodeUnavailable, "tired")} {
+		conntest.Matrix{}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			server := observe(tracing.WithResponseTrace())
+			srv := c.Start(t, serving(server))
+			ctx := baggage.ContextWithBaggage(t.Context(), mustParse(t, "secret=1"))
+			client := tracing.NewInterceptor(tracing.WithPropagator(w3c()))
+			reply := c.Clients(srv, connect.WithInterceptors(client)).Do(ctx, c.Kind, conntest.WithFaults(fault), "a")
+			header := reply.Header
+			if e := (*connect.Error)(nil); header.Get("Traceparent") == "" && errors.As(reply.Err, &e) {
+				header = e.Meta()
+			}
+			synctest.Wait()
+			id := server.only(t, trace.SpanKindServer).SpanContext()
+			if got := header.Values("Traceparent"); len(got) != 1 || !strings.Contains(got[0], id.TraceID().String()+"-"+id.SpanID().String()) {
+				t.Errorf("the response has traceparent %q, want %v: %v", got, id.TraceID(), reply.Err)
+			}
+			if got := header.Get("Baggage"); got != "" {
+				t.Errorf("the response has baggage: %s", got)
+			}
+		})
+	}
 }

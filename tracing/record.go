@@ -27,9 +27,10 @@ func (s *stream) record(elapsed time.Duration, r *result) {
 
 // labels returns the attributes that handlers and the user's function add.
 func (s *stream) labels() []attribute.KeyValue {
-	s.labeler.mu.Lock()
-	labels := s.labeler.attributes
-	s.labeler.mu.Unlock()
+	var labels []attribute.KeyValue
+	if l := s.labeler.Load(); l != nil {
+		labels = l.all()
+	}
 	if s.i.metricAttributes != nil {
 		labels = append(slices.Clip(labels), s.i.metricAttributes(s, s.call)...)
 	}

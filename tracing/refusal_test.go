@@ -128,6 +128,13 @@ func TestB09RefusedRequestsAreSeen(t *testing.T) {
 					if s.Parent().TraceID().String() != traceparent[3:35] || value(s, "rpc.method") != "_OTHER" {
 						t.Errorf("parent %v, method %q", s.Parent(), value(s, "rpc.method"))
 					}
+					path := conntest.UnaryProcedure
+					if tt.path != "" {
+						path = tt.path
+					}
+					if got := value(s, "rpc.method_original"); "/"+got != path {
+						t.Errorf("the original method is %q, want that of %s", got, path)
+					}
 				})
 			}
 		})

@@ -7,13 +7,17 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
-// schemaURL is the version of the conventions that the names below are of.
-const schemaURL = "https://opentelemetry.io/schemas/1.43.0"
+// The versions of the conventions that the names below are of.
+const (
+	schemaURL    = "https://opentelemetry.io/schemas/1.43.0"
+	oldSchemaURL = "https://opentelemetry.io/schemas/1.37.0"
+)
 
 // The names of OpenTelemetry's conventions for RPCs.
 const (
 	systemKey        = attribute.Key("rpc.system.name")
 	methodKey        = attribute.Key("rpc.method")
+	originalKey      = attribute.Key("rpc.method_original")
 	statusCodeKey    = attribute.Key("rpc.response.status_code") // to become "rpc.status_code"
 	errorTypeKey     = attribute.Key("error.type")
 	serverAddressKey = attribute.Key("server.address")
@@ -88,6 +92,14 @@ const (
 	newNames conventions = 1 << iota
 	oldNames
 )
+
+// schema returns the version of the names; the newest of both generations.
+func (c conventions) schema() string {
+	if c == oldNames {
+		return oldSchemaURL
+	}
+	return schemaURL
+}
 
 // optIn returns what the environment variable OTEL_SEMCONV_STABILITY_OPT_IN, a
 // list, asks for.

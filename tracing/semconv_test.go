@@ -1,14 +1,18 @@
 package tracing_test
 
 import (
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel/attribute"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	oldconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
@@ -137,7 +141,8 @@ func TestNamesAreThoseOfTheConventions(t *testing.T) {
 	t.Parallel()
 	names := tracing.Names()
 	for name, want := range map[string]attribute.Key{
-		"system": semconv.RPCSystemNameKey, "method": semconv.RPCMethodKey, "status": semconv.RPCResponseStatusCodeKey,
+		"system": semconv.RPCSystemNameKey, "method": semconv.RPCMethodKey,
+		"original method": semconv.RPCMethodOriginalKey, "status": semconv.RPCResponseStatusCodeKey,
 		"error": semconv.ErrorTypeKey, "address": semconv.ServerAddressKey, "port": semconv.ServerPortKey,
 		"peer address": semconv.NetworkPeerAddressKey, "peer port": semconv.NetworkPeerPortKey,
 		"direction": semconv.NetworkIODirectionKey, "http status": semconv.HTTPResponseStatusCodeKey,
@@ -146,29 +151,146 @@ func TestNamesAreThoseOfTheConventions(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, names[name], want)
 		}
 	}
-	if tracing.SchemaURL != semconv.SchemaURL {
-		t.Errorf("the schema is %s, want %s", tracing.SchemaURL, semconv.SchemaURL)
+	names = tracing.OldNames()
+	for name, want := range map[string]attribute.Key{
+		"system": oldconv.RPCSystemKey, "service": oldconv.RPCServiceKey, "method": oldconv.RPCMethodKey,
+		"grpc status": oldconv.RPCGRPCStatusCodeKey, "connect code": oldconv.RPCConnectRPCErrorCodeKey,
+	} {
+		if names[name] != want {
+			t.Errorf("the old %s is %q, want %q", name, names[name], want)
+		}
+	}
+	if tracing.SchemaURL != semconv.SchemaURL || tracing.OldSchemaURL != oldconv.SchemaURL {
+		t.Errorf("the schemas are %s and %s", tracing.SchemaURL, tracing.OldSchemaURL)
 	}
 }
 
 // TestSchema: spans and metrics say which version their names are of.
 func TestSchema(t *testing.T) {
-	t.Parallel()
-	o := observe()
-	unary(t, o, true)(t.Context())
-	if got := o.only(t, trace.SpanKindClient).InstrumentationScope(); got.SchemaURL != semconv.SchemaURL || got.Name == "" {
-		t.Errorf("the span's scope is %+v", got)
+	for optIn, want := range map[string]string{
+		"": semconv.SchemaURL, "rpc": semconv.SchemaURL, "rpc/dup": semconv.SchemaURL, "rpc/old": oldconv.SchemaURL,
+	} {
+		t.Run(optIn, func(t *testing.T) {
+			t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", optIn)
+			o := observe(tracing.WithStreamDurationBuckets(1))
+			unary(t, o, true)(t.Context())
+			running(o, true, func(m conntest.Messages) { _ = m.Send(t) })(t.Context())
+			for _, s := range o.ended(t, trace.SpanKindClient) {
+				if got := s.InstrumentationScope(); got.SchemaURL != want || got.Name == "" {
+					t.Errorf("a span's scope is %+v, want %s", got, want)
+				}
+			}
+			var all metricdata.ResourceMetrics
+			if err := o.reader.Collect(t.Context(), &all); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range all.ScopeMetrics {
+				if m.Scope.SchemaURL != want {
+					t.Errorf("a metric's scope is %+v, want %s", m.Scope, want)
+				}
+			}
+		})
 	}
-	reader := sdkmetric.NewManualReader()
-	i := observe(tracing.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))))
-	unary(t, i, true)(t.Context())
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &all); err != nil {
-		t.Fatal(err)
+}
+
+// TestConventionsOfStreams: the attributes of a stream that goes well, its span's and
+// those of all metrics, in each generation of names.
+func TestConventionsOfStreams(t *testing.T) {
+	names := map[string]string{
+		"rpc.system.name": "grpc", "rpc.method": "conntest.v1.Echo/Bidi",
+		"server.address": "conntest.test",
 	}
-	if got := all.ScopeMetrics[0].Scope; got.SchemaURL != semconv.SchemaURL {
-		t.Errorf("the metric's scope is %+v", got)
+	old := map[string]string{
+		"rpc.system": "grpc", "rpc.service": "conntest.v1.Echo", "rpc.method": "Bidi",
+		"server.address": "conntest.test",
 	}
+	both := map[string]string{
+		"rpc.system": "grpc", "rpc.service": "conntest.v1.Echo", "rpc.system.name": "grpc",
+		"rpc.method": "conntest.v1.Echo/Bidi", "server.address": "conntest.test",
+	}
+	ok, oldOK := [2]string{"rpc.response.status_code", "OK"}, [2]string{"rpc.grpc.status_code", "0"}
+	summary := [][2]string{
+		{"interconnect.messages.sent", "2"}, {"interconnect.messages.received", "2"}, {"interconnect.time_to_first_message", "1"},
+	}
+	with := func(m map[string]string, pairs ...[2]string) map[string]string {
+		m = maps.Clone(m)
+		for _, pair := range pairs {
+			m[pair[0]] = pair[1]
+		}
+		return m
+	}
+	live := func(m map[string]string) map[string][]map[string]string {
+		directions := []map[string]string{
+			with(m, [2]string{"network.io.direction", "receive"}), with(m, [2]string{"network.io.direction", "transmit"}),
+		}
+		return map[string][]map[string]string{
+			"interconnect.client.stream.active": {m}, "interconnect.client.stream.messages": directions,
+			"interconnect.client.stream.time_to_first_message": {m},
+		}
+	}
+	for _, tt := range []struct {
+		optIn     string
+		span      map[string]string
+		live      map[string][]map[string]string
+		durations map[string]map[string]string
+	}{
+		{"", with(names, append(summary, ok)...), live(names), map[string]map[string]string{clientDuration: with(names, ok)}},
+		{"rpc/old", with(old, append(summary, oldOK)...), live(old), map[string]map[string]string{"rpc.client.duration": with(old, oldOK)}},
+		{
+			"rpc/dup", with(both, append(summary, ok, oldOK)...), live(names),
+			map[string]map[string]string{clientDuration: with(names, ok), "rpc.client.duration": with(old, oldOK)},
+		},
+	} {
+		t.Run(tt.optIn, func(t *testing.T) {
+			t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", tt.optIn)
+			synctest.Test(t, func(t *testing.T) {
+				client := observe()
+				srv := conntest.Start(t, conntest.Config{})
+				err := srv.Clients(connect.WithGRPC(), connect.WithInterceptors(client)).
+					Do(t.Context(), connect.StreamTypeBidi, conntest.WithFaults(conntest.Delay(time.Second)), "a", "b").Err
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if diff := cmp.Diff(tt.span, texts(client.only(t, trace.SpanKindClient).Attributes())); diff != "" {
+					t.Error(diff)
+				}
+				want := tt.live
+				for name, attributes := range tt.durations {
+					want[name] = []map[string]string{attributes}
+				}
+				if diff := cmp.Diff(want, allPoints(t, client)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// allPoints returns the attributes of all points of all metrics.
+func allPoints(t *testing.T, o *telemetry) map[string][]map[string]string {
+	t.Helper()
+	all := make(map[string][]map[string]string)
+	for name, m := range o.metrics(t) {
+		var sets []attribute.Set
+		switch data := m.Data.(type) {
+		case metricdata.Histogram[float64]:
+			for _, p := range data.DataPoints {
+				sets = append(sets, p.Attributes)
+			}
+		case metricdata.Sum[int64]:
+			for _, p := range data.DataPoints {
+				sets = append(sets, p.Attributes)
+			}
+		}
+		for _, set := range sets {
+			all[name] = append(all[name], texts(set.ToSlice()))
+		}
+		slices.SortFunc(all[name], func(a, b map[string]string) int {
+			return strings.Compare(a["network.io.direction"], b["network.io.direction"])
+		})
+	}
+	return all
 }
 
 // TestGRPCWebAndSystem: gRPC-Web is gRPC with an attribute of its own, and one system

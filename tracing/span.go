@@ -34,16 +34,36 @@ func (s *stream) start(untrusted trace.SpanContext) {
 	}
 }
 
-// tellHeaders adds headers to the span.
-func (s *stream) tellHeaders(headers []header, h http.Header) {
+// tellHeaders adds headers to the span. Some travel together and come from several
+// maps.
+func (s *stream) tellHeaders(headers []header, from ...http.Header) {
 	if !s.recording {
 		return
 	}
 	for _, header := range headers {
-		if values := h[header.name]; len(values) > 0 {
-			s.span.SetAttributes(header.key.StringSlice(slices.Clone(values)))
+		var values []string
+		for _, h := range from {
+			values = append(values, h[header.name]...)
+		}
+		if len(values) > 0 {
+			s.span.SetAttributes(header.key.StringSlice(values))
 		}
 	}
+}
+
+// tellAnswer adds the headers of a unary handler's response to the span: those of
+// connect's [connect.CallInfo] and, unless the RPC failed, those of the
+// [connect.Response], as connect sends them.
+func (s *stream) tellAnswer(err error) {
+	if s.call.IsClient() || s.method().streams() || len(s.i.responseHeaders) == 0 {
+		return
+	}
+	own, _ := s.call.ResponseHeader()
+	var more http.Header
+	if res, ok := s.call.Response(); ok && err == nil {
+		more = res.Header()
+	}
+	s.tellHeaders(s.i.responseHeaders, own, more)
 }
 
 // finish ends the span and records the duration, the same for both.
@@ -55,8 +75,10 @@ func (s *stream) finish(c *conclusion) {
 			s.describe(c, r)
 		}
 		s.span.End()
-		if timed, ok := s.span.(timedSpan); ok && s.recording {
-			elapsed = timed.EndTime().Sub(timed.StartTime())
+		if s.recording && s.measured {
+			if timed, ok := s.span.(timedSpan); ok {
+				elapsed = timed.EndTime().Sub(timed.StartTime())
+			}
 		}
 	}
 	if s.measured && !c.unserved {

@@ -21,28 +21,38 @@ type stream struct {
 	span      trace.Span // nil: not traced
 	recording bool       // the span is sampled
 	measured  bool
-	returned  bool     // the Return hook ran
-	request   *request // of a handler behind the ExchangeObserver
-	labeler   Labeler
+	returned  bool                   // the Return hook ran
+	joined    atomic.Bool            // the stream is open, and counted
+	request   *request               // of a handler behind the ExchangeObserver
 	prepared  atomic.Pointer[method] // of streaming clients the final one from the Header hook on
-	live      atomic.Pointer[live]   // from when the stream is open; nil for unary RPCs
+
+	// What few RPCs have is made when it is needed.
+	labeler  atomic.Pointer[Labeler]
+	attempts atomic.Pointer[attempts]
+	events   *eventLogs // nil: none
 
 	// send side
 	sentBytes int64 // in live
 
 	// receive side
 	receivedBytes int64
-
-	events   *eventLogs // nil: none
-	attempts attempts
 }
 
 // Value implements [context.Context].
 func (s *stream) Value(key any) any {
 	if _, ok := key.(labelerKey); ok && s.measured {
-		return &s.labeler
+		return lazily(&s.labeler)
 	}
 	return s.Context.Value(key)
+}
+
+// lazily returns what p points to, which it makes for the first who asks.
+func lazily[T any](p *atomic.Pointer[T]) *T {
+	if made := p.Load(); made != nil {
+		return made
+	}
+	p.CompareAndSwap(nil, new(T))
+	return p.Load()
 }
 
 // method returns what is prepared for the RPC, as far as it is known.
@@ -52,8 +62,17 @@ func (s *stream) method() *method { return s.prepared.Load() }
 func (s *stream) join() {
 	if l := s.method().series.live; l != nil && s.measured && s.i.streamMetrics {
 		l.open()
-		s.live.Store(l)
+		s.joined.Store(true)
 	}
+}
+
+// live returns the series that counts the stream, nil for none: it is unary, or not
+// open yet.
+func (s *stream) live() *live {
+	if !s.joined.Load() {
+		return nil
+	}
+	return s.method().series.live
 }
 
 // header implements the Header hook.
@@ -62,7 +81,9 @@ func (s *stream) header(_ context.Context, h http.Header) error {
 		if s.i.responseTrace && s.span != nil {
 			answer(s, h)
 		}
-		s.tellHeaders(s.i.responseHeaders, h)
+		if s.method().streams() { // else the end tells, with the response's own
+			s.tellHeaders(s.i.responseHeaders, h)
+		}
 		return nil
 	}
 	s.resolve()
@@ -75,14 +96,15 @@ func (s *stream) header(_ context.Context, h http.Header) error {
 // resolve learns the protocol and the server of a streaming client, which are
 // unknown until the stream exists.
 func (s *stream) resolve() {
-	if s.method().protocol != "" {
+	begun := s.method()
+	if begun.protocol != "" {
 		return
 	}
-	f := s.i.facts(s.call)
-	if f.protocol == "" {
+	peer, ok := s.call.Peer()
+	if !ok {
 		return
 	}
-	m := s.i.methods.find(f)
+	m := s.i.methods.opened(begun, peer)
 	s.prepared.Store(m)
 	if s.recording {
 		s.span.SetAttributes(m.late...)
@@ -94,7 +116,7 @@ func (s *stream) messageSent(_ context.Context, m *streamwrap.Message) {
 	if m.Err != nil || s.call.StreamType() == connect.StreamTypeUnary {
 		return
 	}
-	if l := s.live.Load(); l != nil {
+	if l := s.live(); l != nil {
 		l.sent.add(m.WireBytes)
 		s.sentBytes += max(int64(m.WireBytes), 0)
 		if m.Seq == 1 && !s.call.IsClient() {
@@ -111,7 +133,7 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 	if m.Err != nil || s.call.StreamType() == connect.StreamTypeUnary {
 		return nil
 	}
-	if l := s.live.Load(); l != nil {
+	if l := s.live(); l != nil {
 		l.received.add(m.WireBytes)
 		s.receivedBytes += max(int64(m.WireBytes), 0)
 		if m.Seq == 1 && s.call.IsClient() {
@@ -127,7 +149,7 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 // firstMessage records how long the response took to begin.
 func (s *stream) firstMessage() {
 	if h := s.i.side(s.call.IsClient()).firstMessage; h.Enabled(s) {
-		h.Record(s, time.Since(s.call.Start()).Seconds(), s.live.Load().firstMessage...)
+		h.Record(s, time.Since(s.call.Start()).Seconds(), s.live().firstMessage...)
 	}
 }
 
@@ -142,9 +164,10 @@ func (s *stream) end(_ context.Context, e *streamwrap.End) {
 	if s.call.IsClient() {
 		s.resolve()
 	}
-	if l := s.live.Load(); l != nil {
+	if l := s.live(); l != nil {
 		s.leave(l, e)
 	}
+	s.tellAnswer(e.Err)
 	c := s.conclude(e)
 	if s.request != nil && s.request.park(s, &c) {
 		return

@@ -36,7 +36,7 @@ var _ connect.Interceptor = (*Interceptor)(nil)
 func NewInterceptor(opts ...Option) *Interceptor {
 	i := &Interceptor{config: newConfig(opts)}
 	i.methods = newMethods(i.config)
-	tracer := i.tracers.Tracer(scopeName, trace.WithSchemaURL(schemaURL))
+	tracer := i.tracers.Tracer(scopeName, trace.WithSchemaURL(i.names.schema()))
 	if _, nobody := tracer.(noop.Tracer); !nobody {
 		i.tracer = tracer
 	}
@@ -84,17 +84,21 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 
 // facts returns what is known of an RPC from the start.
 func (i *Interceptor) facts(call *streamwrap.Call) facts {
-	spec := call.Spec()
-	f := facts{procedure: spec.Procedure, kind: spec.StreamType, idempotency: spec.IdempotencyLevel, client: spec.IsClient}
-	peer, ok := call.Peer()
-	switch {
-	case spec.IsClient && i.target.protocol != "":
+	f := facts{
+		procedure: call.Procedure(), kind: call.StreamType(), idempotency: call.Spec().IdempotencyLevel,
+		client: call.IsClient(),
+	}
+	if f.client && i.target.protocol != "" {
 		f.protocol, f.address = i.target.protocol, i.target.address
-	case ok:
-		f.protocol = peer.Protocol
-		if spec.IsClient {
-			f.address = peer.Addr
-		}
+		return f
+	}
+	if f.client && f.streams() {
+		return f // there is no stream yet
+	}
+	peer, _ := call.Peer()
+	f.protocol = peer.Protocol
+	if f.client {
+		f.address = peer.Addr
 	}
 	return f
 }

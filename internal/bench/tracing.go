@@ -6,6 +6,7 @@ import (
 
 	"connectrpc.com/connect"
 	"connectrpc.com/otelconnect"
+	"github.com/interconnect-go/interconnect/streamwrap"
 	"github.com/interconnect-go/interconnect/tracing"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -20,9 +21,14 @@ const (
 	otelName    = "otelconnect"
 	tracingName = "tracing"
 	quietName   = "streamwrap"
+
+	// With an interceptor of streamwrap that does nothing.
+	otelChain    = "otelconnect in a chain"
+	tracingChain = "tracing in a chain"
 )
 
-func tracingVsOtel() Comparison { return Comparison{tracingName, otelName} }
+func tracingVsOtel() Comparison   { return Comparison{tracingName, otelName} }
+func tracingInChains() Comparison { return Comparison{tracingChain, otelChain} }
 
 // discard is an exporter that drops.
 type discard struct{}
@@ -127,19 +133,22 @@ func tracingCostTable() Table {
 		Title: "Spans and metrics, without the RPCs",
 		Notes: []string{
 			"The interceptors alone, around RPCs that cost nothing, with a trace that goes on from a client to a " +
-				"handler. A stream is opened, has a message each way and is closed. The last contender is an " +
-				"interceptor of streamwrap that does nothing: a client's stream has a guard, which makes cancellation " +
-				"reach the wire and ends streams that nobody closes, whatever the interceptor, once for all of them. " +
-				"otelconnect does neither.",
+				"handler. A stream is opened, has a message each way and is closed.",
+			"With any interceptor of streamwrap a client's stream has a guard, which makes cancellation reach the " +
+				"wire and ends streams that nobody closes; otelconnect does neither. All interceptors of a chain " +
+				"share it: a chain here is one more that does nothing, which is a contender of its own too. Of " +
+				"streams tracing also tells how many messages there were and when the first came.",
 		},
 		Contenders: []Contender{
 			{otelName, func() (Client, func(), error) { return newAlone(telemetryMode.otelconnect) }},
 			{tracingName, func() (Client, func(), error) { return newAlone(telemetryMode.tracing) }},
+			{otelChain, func() (Client, func(), error) { return newAlone(chained(telemetryMode.otelconnect)) }},
+			{tracingChain, func() (Client, func(), error) { return newAlone(chained(telemetryMode.tracing)) }},
 			{quietName, func() (Client, func(), error) {
 				return newAlone(func(telemetryMode) (connect.Interceptor, error) { return quiet(), nil })
 			}},
 		},
-		Comparisons: []Comparison{tracingVsOtel()},
+		Comparisons: []Comparison{tracingVsOtel(), tracingInChains()},
 	}
 	for _, what := range []struct {
 		name string
@@ -169,6 +178,14 @@ func tracingCostTable() Table {
 		}
 	}
 	return t
+}
+
+// chained adds an interceptor that does nothing.
+func chained(newInterceptor func(telemetryMode) (connect.Interceptor, error)) func(telemetryMode) (connect.Interceptor, error) {
+	return func(mode telemetryMode) (connect.Interceptor, error) {
+		i, err := newInterceptor(mode)
+		return streamwrap.Chain(i, quiet()), err
+	}
 }
 
 // newAlone returns interceptors in all modes as a client.
