@@ -142,8 +142,8 @@ func tracingCostTable() Table {
 		Contenders: []Contender{
 			{otelName, func() (Client, func(), error) { return newAlone(telemetryMode.otelconnect) }},
 			{tracingName, func() (Client, func(), error) { return newAlone(telemetryMode.tracing) }},
-			{otelChain, func() (Client, func(), error) { return newAlone(chained(telemetryMode.otelconnect)) }},
-			{tracingChain, func() (Client, func(), error) { return newAlone(chained(telemetryMode.tracing)) }},
+			{otelChain, func() (Client, func(), error) { return newAlone(inChain(telemetryMode.otelconnect)) }},
+			{tracingChain, func() (Client, func(), error) { return newAlone(inChain(telemetryMode.tracing)) }},
 			{quietName, func() (Client, func(), error) {
 				return newAlone(func(telemetryMode) (connect.Interceptor, error) { return quiet(), nil })
 			}},
@@ -180,8 +180,8 @@ func tracingCostTable() Table {
 	return t
 }
 
-// chained adds an interceptor that does nothing.
-func chained(newInterceptor func(telemetryMode) (connect.Interceptor, error)) func(telemetryMode) (connect.Interceptor, error) {
+// inChain adds an interceptor that does nothing.
+func inChain(newInterceptor func(telemetryMode) (connect.Interceptor, error)) func(telemetryMode) (connect.Interceptor, error) {
 	return func(mode telemetryMode) (connect.Interceptor, error) {
 		i, err := newInterceptor(mode)
 		return streamwrap.Chain(i, quiet()), err
