@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,6 +385,37 @@ func TestBooksOfHedges(t *testing.T) {
 				retrying(c, srv, p, retry.WithBudget(budget)).Do(t.Context(), c.Kind, nil, "text")
 				synctest.Wait()
 				budget.balanced(t, 1, test.extra, test.ends)
+			})
+		})
+	}
+}
+
+// TestBooksOfAHedgeThatIsNotNeeded: an attempt answers, or fails for good, while another
+// one, which the Budget has lent, waits for the time that the server asked for.
+func TestBooksOfAHedgeThatIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]error{
+		"answer":  nil,
+		"failure": connect.NewError(connect.CodeNotFound, errNotNow),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conntest.Matrix{Transports: web, Kinds: unary}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+				var calls atomic.Int64
+				srv := c.Start(t, conntest.Config{Service: failing(func(context.Context) error {
+					if calls.Add(1) == 1 {
+						time.Sleep(5 * time.Second)
+						return first
+					}
+					return retry.Pushback(connect.NewError(connect.CodeUnavailable, errNotNow), 30*time.Second)
+				})})
+				budget := new(counting)
+				reply := retrying(c, srv, hedging(), retry.WithBudget(budget)).Do(t.Context(), c.Kind, nil, "text")
+				if connect.CodeOf(reply.Err) != connect.CodeOf(first) && reply.Err != nil {
+					t.Error(reply.Err)
+				}
+				synctest.Wait()
+				budget.balanced(t, 1, 2, 2)
 			})
 		})
 	}
