@@ -176,11 +176,12 @@ func (c *call) done() {
 	}
 }
 
-// note adds an attempt to the history. One that succeeds at once makes none.
+// note adds an attempt to the history. One that succeeds at once makes none, and one that
+// the Budget did not let begin is no part of it.
 func (c *call) note(a Attempt) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.Class != Success || len(c.history) > 0 {
+	if c.begun && (a.Class != Success || len(c.history) > 0) {
 		c.history = append(c.history, a)
 	}
 }

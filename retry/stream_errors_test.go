@@ -420,29 +420,51 @@ func TestStreamClosedWhileWaiting(t *testing.T) {
 }
 
 // full is a Budget that refuses everything.
-type full struct{ begun, done atomic.Int64 }
+type full struct{ begun, done, ended atomic.Int64 }
 
-func (b *full) Begin(string) bool           { b.begun.Add(1); return false }
-func (*full) Extra(string) (func(), bool)   { return nil, false }
-func (*full) End(string, retry.Class, bool) {}
-func (b *full) Done(string)                 { b.done.Add(1) }
+func (b *full) Begin(string) bool             { b.begun.Add(1); return false }
+func (*full) Extra(string) (func(), bool)     { return nil, false }
+func (b *full) End(string, retry.Class, bool) { b.ended.Add(1) }
+func (b *full) Done(string)                   { b.done.Add(1) }
+
+// attemptEnds is a streamwrap interceptor that keeps how attempts ended.
+func attemptEnds(ends *[]error) connect.Interceptor {
+	return streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{
+		Open: func(ctx context.Context, _ *streamwrap.Call) (context.Context, *struct{}, error) {
+			return ctx, new(struct{}), nil
+		},
+		Attempt: func(*struct{}, context.Context, *streamwrap.Attempt) (context.Context, func(error)) {
+			return nil, func(err error) { *ends = append(*ends, err) }
+		},
+	})
+}
 
 // TestStreamThrottled: a stream that the Budget refuses fails with unavailable,
-// through connect's own ways to make one, and no request leaves.
+// through connect's own ways to make one, and no request leaves. The attempt that was
+// prepared for it ends, for observers and for interceptors further out, but is no part
+// of its history.
 func TestStreamThrottled(t *testing.T) {
 	t.Parallel()
 	streams.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		srv := c.Start(t, conntest.Config{})
 		var log events
 		var budget full
-		clients := retrying(c, srv, eager(), retry.WithBudget(&budget), retry.WithObserver(log.observe))
+		var ends []error
+		retries := retry.NewInterceptor(eager(), retry.WithBudget(&budget), retry.WithObserver(log.observe))
+		clients := c.Clients(srv, connect.WithInterceptors(attemptEnds(&ends), retries))
 		reply := clients.Do(t.Context(), c.Kind, nil, "one", "two")
 		wantCode(t, reply.Err, connect.CodeUnavailable)
+		if len(ends) != 1 || connect.CodeOf(ends[0]) != connect.CodeUnavailable || len(retry.HistoryOf(reply.Err)) != 0 {
+			t.Errorf("ends of attempts %v, history %v", ends, retry.HistoryOf(reply.Err))
+		}
+		if !strings.HasPrefix(log.String(), "1 throttled local") {
+			t.Error("events:", &log)
+		}
 		if n := srv.Requests(); n != 0 {
 			t.Errorf("%d requests, want 0", n)
 		}
-		if budget.begun.Load() != 1 || budget.done.Load() != 0 {
-			t.Errorf("%d streams begun, %d done", budget.begun.Load(), budget.done.Load())
+		if budget.begun.Load() != 1 || budget.done.Load()+budget.ended.Load() != 0 {
+			t.Errorf("%d streams begun, %d done, %d attempts ended", budget.begun.Load(), budget.done.Load(), budget.ended.Load())
 		}
 	})
 }
