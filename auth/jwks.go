@@ -62,9 +62,9 @@ type JWKSConfig struct {
 // they are first needed, and again, in the background, before they are too old; there
 // is no goroutine while nobody needs them. A token with an unknown key causes a fetch,
 // at most one in a while: the request waits up to two seconds for it, and those that
-// come meanwhile do not wait. While the server is down its last keys count, for a time,
-// and nobody knows whether a key that is not among them is good ([ErrUnavailable]). It is
-// safe for concurrent use.
+// come meanwhile do not wait. While the server is down its last keys count, for a time.
+// During a fetch, and as long as it fails, nobody knows whether a key that is not among
+// the last ones is good ([ErrUnavailable]). It is safe for concurrent use.
 type JWKS struct {
 	JWKSConfig
 
@@ -177,12 +177,12 @@ func (j *JWKS) refresh(now time.Time) (fetched <-chan struct{}) {
 	return j.begin(now, 0)
 }
 
-// unknown is what becomes of a key that is not there: if the last fetch has failed it may
-// be a new one.
+// unknown is what becomes of a key that is not there: it may be a new one, if a fetch is
+// under way or the last one has failed.
 func (j *JWKS) unknown() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.backoff.delay > 0 {
+	if j.fetching != nil || j.backoff.delay > 0 {
 		return ErrUnavailable
 	}
 	return ErrInvalid

@@ -163,8 +163,8 @@ func TestRotation(t *testing.T) {
 			wantKey(t, keys, "new", "", time.Second)
 		}()
 		synctest.Wait()
-		wantKey(t, keys, "new", auth.ReasonInvalid, 0) // it does not wait
-		wantKey(t, keys, "old", "", 0)                 // nor does a key that is known
+		wantKey(t, keys, "new", auth.ReasonUnavailable, 0) // it does not wait
+		wantKey(t, keys, "old", "", 0)                     // nor does a key that is known
 		<-first
 		server.wantFetches(t, 2)
 		wantKey(t, keys, "new", "", 0)
@@ -854,6 +854,42 @@ func TestTransportThatPanics(t *testing.T) {
 	wantErr(t, err, auth.ErrUnavailable)
 }
 
+// TestNewKeyWhileItIsFetched: one request waits for the fetch. Nobody tells the others that
+// their tokens are bad, for which their clients would throw them away, all at once, whenever
+// an issuer has a new key.
+func TestNewKeyWhileItIsFetched(t *testing.T) {
+	t.Parallel()
+	older, newer := newAuthority(t, "old"), newAuthority(t, "new")
+	synctest.Test(t, func(t *testing.T) {
+		server := serving(older)
+		keys := server.jwks(t)
+		wantKey(t, keys, "old", "", 0)
+		time.Sleep(time.Minute / 2)
+		server.publish(newer)
+		server.set(func() { server.takes = time.Second / 2 })
+		var all sync.WaitGroup
+		var good, told atomic.Int32
+		for range 1000 {
+			all.Go(func() {
+				switch _, err := keys.Key(t.Context(), "new", "ES256"); {
+				case err == nil:
+					good.Add(1)
+				case errors.Is(err, auth.ErrUnavailable):
+					told.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if good.Load() != 1 || told.Load() != 999 {
+			t.Errorf("%d good, %d unavailable", good.Load(), told.Load())
+		}
+		wantKey(t, keys, "new", "", 0)
+		server.wantFetches(t, 2)
+	})
+}
+
 // TestUnknownKeyDuringAnOutage: while the server does not answer nobody knows whether a
 // key is a new one: its tokens are not called bad, for which clients would throw them away.
 func TestUnknownKeyDuringAnOutage(t *testing.T) {
@@ -882,7 +918,7 @@ func TestUnknownKeyDuringAnOutage(t *testing.T) {
 				}
 				wantKey(t, keys, "new", auth.ReasonUnavailable, takes)
 				if server.takes > 0 {
-					wantKey(t, keys, "new", auth.ReasonInvalid, 0) // nothing has failed yet, and it does not wait
+					wantKey(t, keys, "new", auth.ReasonUnavailable, 0) // the fetch is under way, and it does not wait
 					time.Sleep(8 * time.Second)
 					synctest.Wait()
 				}
