@@ -88,8 +88,8 @@ type snapshot struct {
 	refresh time.Time // when to fetch again
 }
 
-// NewJWKS returns the keys at a URL. It fails if that is not one to trust, or a number
-// is negative. It fetches nothing yet: see [JWKS.Start].
+// NewJWKS returns the keys at a URL. It fails if that is not one to trust, a duration is
+// negative, or MinRefresh is above MaxRefresh. It fetches nothing yet: see [JWKS.Start].
 func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -105,6 +105,9 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	}
 	c.MinRefresh = cmp.Or(c.MinRefresh, DefaultMinRefresh)
 	c.MaxRefresh = cmp.Or(c.MaxRefresh, DefaultMaxRefresh)
+	if c.MinRefresh > c.MaxRefresh {
+		return nil, fmt.Errorf("auth: NewJWKS: MinRefresh is above MaxRefresh: %v, %v", c.MinRefresh, c.MaxRefresh)
+	}
 	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
 	c.StaleFor = cmp.Or(c.StaleFor, DefaultStale)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)

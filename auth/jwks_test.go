@@ -782,6 +782,9 @@ func TestNewJWKSRefuses(t *testing.T) {
 		{auth.JWKSConfig{URL: "https://issuer.example.com", MinRefresh: -1}, false},
 		{auth.JWKSConfig{URL: "https://issuer.example.com", MaxRefresh: -1}, false},
 		{auth.JWKSConfig{URL: "https://issuer.example.com", Cooldown: -1}, false},
+		{auth.JWKSConfig{URL: "https://issuer.example.com", MinRefresh: 2, MaxRefresh: 1}, false},
+		{auth.JWKSConfig{URL: "https://issuer.example.com", MinRefresh: 2 * time.Hour}, false}, // the default is an hour
+		{auth.JWKSConfig{URL: "https://issuer.example.com", MinRefresh: time.Hour}, true},
 		{auth.JWKSConfig{URL: "https://issuer.example.com", StaleFor: -1}, false},
 		{auth.JWKSConfig{URL: "https://issuer.example.com", Timeout: -1}, false},
 	} {
