@@ -19,7 +19,7 @@ const (
 	DefaultMinRefresh = time.Minute
 	DefaultMaxRefresh = time.Hour
 	DefaultCooldown   = 30 * time.Second
-	DefaultStale      = 24 * time.Hour
+	DefaultStaleFor   = 24 * time.Hour
 	DefaultTimeout    = 10 * time.Second
 
 	// unknownPatience is how long the request waits that asks for new keys.
@@ -109,7 +109,7 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 		return nil, fmt.Errorf("auth: NewJWKS: MinRefresh is above MaxRefresh: %v, %v", c.MinRefresh, c.MaxRefresh)
 	}
 	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
-	c.StaleFor = cmp.Or(c.StaleFor, DefaultStale)
+	c.StaleFor = cmp.Or(c.StaleFor, DefaultStaleFor)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	client := http.Client{}
 	if c.Client != nil {
