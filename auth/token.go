@@ -185,7 +185,7 @@ func unavailable(err error) error {
 		return coded
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return rpcerror.OfContext(err, err)
+		return rpcerror.OfContext(err, nil)
 	}
 	return connect.NewError(connect.CodeUnavailable, err)
 }

@@ -192,7 +192,7 @@ func (r *resumed) again(s *stream, failure error) error {
 		}
 	}
 	r.delay = delay
-	if deadline, ok := s.ctx.Deadline(); ok && time.Until(deadline) < delay+s.policy.MinRemaining {
+	if s.tooLate(delay) {
 		return failure
 	}
 	release, ok := s.i.budget.Extra(s.server)
