@@ -82,8 +82,12 @@ func TestPostpone(t *testing.T) {
 		delay time.Duration
 		want  string
 	}{
-		{0, "0"}, {1, "1"}, {time.Millisecond, "1"}, {time.Millisecond + 1, "2"},
-		{math.MaxInt32 * time.Millisecond, "2147483647"}, {math.MaxInt64, "2147483647"},
+		{0, "0"},
+		{1, "1"},
+		{time.Millisecond, "1"},
+		{time.Millisecond + 1, "2"},
+		{math.MaxInt32 * time.Millisecond, "2147483647"},
+		{math.MaxInt64, "2147483647"},
 	} {
 		err := connect.NewError(connect.CodeUnavailable, errTest)
 		rpcerror.Postpone(err, tt.delay)
