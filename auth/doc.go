@@ -30,8 +30,9 @@
 // Clients are told one of a few constant texts, with a google.rpc.ErrorInfo that has a
 // [Reason], and the challenge of RFC 6750, though never its status 400. What an
 // authenticator says beside that is for [WithObserver] only. If an issuer or a policy
-// engine is down the code is [connect.CodeUnavailable], with a google.rpc.RetryInfo,
-// never unauthenticated, for which clients would throw their tokens away.
+// engine is down the code is [connect.CodeUnavailable], with a google.rpc.RetryInfo and
+// gRPC's pushback, never unauthenticated, for which clients would throw their tokens
+// away.
 //
 // # Streaming
 //

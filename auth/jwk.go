@@ -33,46 +33,41 @@ type jwk struct {
 
 var errNotPublic = errors.New("it is no public key")
 
-// parseJWK returns the key once for each algorithm that it is for.
-func parseJWK(data []byte) ([]Key, error) {
+// parseJWK returns the public key of a JSON Web Key.
+func parseJWK(data []byte) (Key, error) {
 	var k jwk
 	if err := json.Unmarshal(data, &k); err != nil {
-		return nil, err
+		return Key{}, err
 	}
 	if k.D+k.P+k.Q+k.K != "" || k.Kty == "oct" {
-		return nil, errNotPublic
+		return Key{}, errNotPublic
 	}
 	if k.Use != "" && k.Use != "sig" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify") {
-		return nil, fmt.Errorf("%q is not for signatures", k.Kid)
+		return Key{}, fmt.Errorf("%q is not for signatures", k.Kid)
 	}
 	if len(k.Kid) > maxKeyIDBytes {
-		return nil, errors.New("its ID is too long")
+		return Key{}, errors.New("its ID is too long")
 	}
-	var keys []Key
+	var key Key
 	var err error
 	switch k.Kty {
 	case "EC":
-		keys, err = k.elliptic()
+		key, err = k.elliptic()
 	case "RSA":
-		keys, err = k.rsa()
+		key, err = k.rsa()
 	case "OKP":
-		keys, err = k.edwards()
+		key, err = k.edwards()
 	default:
-		return nil, fmt.Errorf("%q has the type %q", k.Kid, k.Kty)
+		err = fmt.Errorf("%q has the type %q", k.Kid, k.Kty)
 	}
 	if err != nil {
-		return nil, err
+		return Key{}, err
 	}
-	for _, key := range keys {
-		if err := key.check(); err != nil {
-			return nil, err
-		}
-	}
-	return keys, nil
+	return key, key.check()
 }
 
 // elliptic returns a key on a NIST curve.
-func (k *jwk) elliptic() ([]Key, error) {
+func (k *jwk) elliptic() (Key, error) {
 	var alg string
 	var curve elliptic.Curve
 	switch k.Crv {
@@ -83,45 +78,45 @@ func (k *jwk) elliptic() ([]Key, error) {
 	case "P-521":
 		alg, curve = "ES512", elliptic.P521()
 	default:
-		return nil, fmt.Errorf("%q has the curve %q", k.Kid, k.Crv)
+		return Key{}, fmt.Errorf("%q has the curve %q", k.Kid, k.Crv)
 	}
 	if k.Alg != "" && k.Alg != alg {
-		return nil, fmt.Errorf("%q is for %q with the curve %q", k.Kid, k.Alg, k.Crv)
+		return Key{}, fmt.Errorf("%q is for %q with the curve %q", k.Kid, k.Alg, k.Crv)
 	}
 	x, y := decode(k.X), decode(k.Y)
 	size := (curve.Params().BitSize + 7) / 8
 	if len(x) != size || len(y) != size {
-		return nil, fmt.Errorf("%q has no point", k.Kid)
+		return Key{}, fmt.Errorf("%q has no point", k.Kid)
 	}
 	// The uncompressed form of SEC 1. The function checks that it is on the curve.
 	point := append(append([]byte{4}, x...), y...)
 	public, err := ecdsa.ParseUncompressedPublicKey(curve, point)
 	if err != nil {
-		return nil, fmt.Errorf("%q: %w", k.Kid, err)
+		return Key{}, fmt.Errorf("%q: %w", k.Kid, err)
 	}
-	return []Key{{ID: k.Kid, Alg: alg, Public: public}}, nil
+	return Key{ID: k.Kid, Alg: alg, Public: public}, nil
 }
 
 // rsa returns an RSA key, which without "alg" is for RS256 only.
-func (k *jwk) rsa() ([]Key, error) {
+func (k *jwk) rsa() (Key, error) {
 	n, e := decode(k.N), new(big.Int).SetBytes(decode(k.E))
 	if len(n) == 0 || len(n) > maxRSABits/8+1 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 || e.Bit(0) == 0 {
-		return nil, fmt.Errorf("%q has no modulus or exponent", k.Kid)
+		return Key{}, fmt.Errorf("%q has no modulus or exponent", k.Kid)
 	}
 	alg := k.Alg
 	if alg == "" {
 		alg = "RS256"
 	}
-	return []Key{{ID: k.Kid, Alg: alg, Public: &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(e.Int64())}}}, nil
+	return Key{ID: k.Kid, Alg: alg, Public: &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(e.Int64())}}, nil
 }
 
 // edwards returns an Ed25519 key. RFC 9864 names the algorithm otherwise.
-func (k *jwk) edwards() ([]Key, error) {
+func (k *jwk) edwards() (Key, error) {
 	x := decode(k.X)
 	if k.Crv != "Ed25519" || len(x) != ed25519.PublicKeySize || k.Alg != "" && k.Alg != "EdDSA" && k.Alg != "Ed25519" {
-		return nil, fmt.Errorf("%q is no Ed25519 key", k.Kid)
+		return Key{}, fmt.Errorf("%q is no Ed25519 key", k.Kid)
 	}
-	return []Key{{ID: k.Kid, Alg: "EdDSA", Public: ed25519.PublicKey(x)}}, nil
+	return Key{ID: k.Kid, Alg: "EdDSA", Public: ed25519.PublicKey(x)}, nil
 }
 
 // decode decodes what a key is made of, nil if it is not.

@@ -19,7 +19,7 @@ const (
 	DefaultMinRefresh = time.Minute
 	DefaultMaxRefresh = time.Hour
 	DefaultCooldown   = 30 * time.Second
-	DefaultStale      = 24 * time.Hour
+	DefaultStaleFor   = 24 * time.Hour
 	DefaultTimeout    = 10 * time.Second
 
 	// unknownPatience is how long the request waits that asks for new keys.
@@ -62,9 +62,9 @@ type JWKSConfig struct {
 // they are first needed, and again, in the background, before they are too old; there
 // is no goroutine while nobody needs them. A token with an unknown key causes a fetch,
 // at most one in a while: the request waits up to two seconds for it, and those that
-// come meanwhile do not wait. While the server is down its last keys count, for a time,
-// and nobody knows whether a key that is not among them is good ([ErrUnavailable]). It is
-// safe for concurrent use.
+// come meanwhile do not wait. While the server is down its last keys count, for a time.
+// During a fetch, and as long as it fails, nobody knows whether a key that is not among
+// the last ones is good ([ErrUnavailable]). It is safe for concurrent use.
 type JWKS struct {
 	JWKSConfig
 
@@ -88,8 +88,8 @@ type snapshot struct {
 	refresh time.Time // when to fetch again
 }
 
-// NewJWKS returns the keys at a URL. It fails if that is not one to trust, or a number
-// is negative. It fetches nothing yet: see [JWKS.Start].
+// NewJWKS returns the keys at a URL. It fails if that is not one to trust, a duration is
+// negative, or MinRefresh is above MaxRefresh. It fetches nothing yet: see [JWKS.Start].
 func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
@@ -105,8 +105,11 @@ func NewJWKS(c JWKSConfig) (*JWKS, error) {
 	}
 	c.MinRefresh = cmp.Or(c.MinRefresh, DefaultMinRefresh)
 	c.MaxRefresh = cmp.Or(c.MaxRefresh, DefaultMaxRefresh)
+	if c.MinRefresh > c.MaxRefresh {
+		return nil, fmt.Errorf("auth: NewJWKS: MinRefresh is above MaxRefresh: %v, %v", c.MinRefresh, c.MaxRefresh)
+	}
 	c.Cooldown = cmp.Or(c.Cooldown, DefaultCooldown)
-	c.StaleFor = cmp.Or(c.StaleFor, DefaultStale)
+	c.StaleFor = cmp.Or(c.StaleFor, DefaultStaleFor)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	client := http.Client{}
 	if c.Client != nil {
@@ -177,12 +180,12 @@ func (j *JWKS) refresh(now time.Time) (fetched <-chan struct{}) {
 	return j.begin(now, 0)
 }
 
-// unknown is what becomes of a key that is not there: if the last fetch has failed it may
-// be a new one.
+// unknown is what becomes of a key that is not there: it may be a new one, if a fetch is
+// under way or the last one has failed.
 func (j *JWKS) unknown() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.backoff.delay > 0 {
+	if j.fetching != nil || j.backoff.delay > 0 {
 		return ErrUnavailable
 	}
 	return ErrInvalid

@@ -63,20 +63,18 @@ func (j *JWKS) parse(data []byte) (*keySet, error) {
 	var keys []Key
 	seen := make(map[keyID]struct{})
 	for _, raw := range set.Keys {
-		parsed, err := parseJWK(raw)
+		key, err := parseJWK(raw)
 		if err != nil {
 			j.report(fmt.Errorf("auth: JWKS: key skipped: %w", err))
 			continue
 		}
-		for _, key := range parsed {
-			id := keyID{key.ID, key.Alg}
-			if _, twice := seen[id]; twice {
-				j.report(fmt.Errorf("auth: JWKS: key skipped: %q for %s comes twice", key.ID, key.Alg))
-				continue
-			}
-			seen[id] = struct{}{}
-			keys = append(keys, key)
+		id := keyID{key.ID, key.Alg}
+		if _, twice := seen[id]; twice {
+			j.report(fmt.Errorf("auth: JWKS: key skipped: %q for %s comes twice", key.ID, key.Alg))
+			continue
 		}
+		seen[id] = struct{}{}
+		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no key that can be used")

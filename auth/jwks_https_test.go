@@ -202,10 +202,12 @@ func TestFloodOverHTTPS(t *testing.T) {
 			token := evil.sign(t, claims(24*time.Hour))
 			all.Go(func() {
 				start := time.Now()
-				wantCode(t, ask(token), auth.ReasonInvalid)
+				err, reason := ask(token), auth.ReasonUnavailable
 				if took := time.Since(start); took > 0 {
 					waited.Add(1)
+					reason = auth.ReasonInvalid // the fetch has told
 				}
+				wantCode(t, err, reason)
 			})
 		}
 		start := time.Now()

@@ -17,7 +17,7 @@ import (
 const (
 	DefaultLeeway   = 30 * time.Second
 	MaxLeeway       = 5 * time.Minute
-	DefaultTokenMax = 8 << 10
+	DefaultMaxBytes = 8 << 10
 	DefaultCacheTTL = 5 * time.Minute
 	DefaultCache    = 4096
 
@@ -150,7 +150,7 @@ func (c *JWTConfig) fill() {
 		c.Algorithms = []string{"ES256", "RS256", "EdDSA"}
 	}
 	c.Leeway = max(cmp.Or(c.Leeway, DefaultLeeway), 0)
-	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultTokenMax)
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
 	c.Cache = cmp.Or(c.Cache, DefaultCache)
 	c.CacheTTL = cmp.Or(c.CacheTTL, DefaultCacheTTL)
 }

@@ -41,11 +41,12 @@ const (
 	maxRSABits = 8192
 )
 
-// algorithms are those that a key may have, with the size of what HMAC hashes to.
+// curves are those of the ECDSA algorithms.
 var curves = map[string]elliptic.Curve{
 	"ES256": elliptic.P256(), "ES384": elliptic.P384(), "ES512": elliptic.P521(),
 }
 
+// hmacBytes is how long a secret must be at least: as long as the hash.
 var hmacBytes = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
 
 // check returns an error if the key does not fit its algorithm, or is weak.

@@ -8,7 +8,6 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
@@ -126,7 +125,7 @@ func (r *rejection) coded(domain string) *connect.Error {
 	}
 	rpcerror.Attach(err, info)
 	if r.reason == ReasonUnavailable {
-		rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay)})
+		rpcerror.Postpone(err, retryDelay)
 	}
 	return err
 }

@@ -53,6 +53,9 @@ const (
 	refreshTimeout = 10 * time.Second
 )
 
+// dropInterval is the least time between two tokens that are dropped.
+const dropInterval = time.Second
+
 // CachedSource is a TokenSource that keeps its token until it expires.
 type CachedSource struct {
 	source TokenSource
@@ -63,6 +66,7 @@ type CachedSource struct {
 	refreshing chan struct{} // closed when the refresh under way is over; nil: none
 	err        error         // of the last refresh, if it failed
 	backoff    backoff
+	dropped    time.Time // when Invalidate last dropped a token
 }
 
 // Cached returns a source that asks another one when it must: once for all RPCs that
@@ -164,12 +168,14 @@ func (c *CachedSource) ask(ctx context.Context) (token Token, err error) {
 var errOldToken = errors.New("auth: token had expired before it was used")
 
 // Invalidate drops a token that a server has refused, unless another one has taken
-// its place since.
+// its place since. It drops one a second at most: a server that refuses every token must
+// not have a client ask for another one with each RPC.
 func (c *CachedSource) Invalidate(value string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.has && c.token.Value == value {
-		c.has = false
+	now := time.Now()
+	if c.has && c.token.Value == value && now.Sub(c.dropped) >= dropInterval {
+		c.has, c.dropped = false, now
 	}
 }
 
@@ -179,7 +185,7 @@ func unavailable(err error) error {
 		return coded
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return rpcerror.OfContext(err, err)
+		return rpcerror.OfContext(err, nil)
 	}
 	return connect.NewError(connect.CodeUnavailable, err)
 }

@@ -297,6 +297,27 @@ func TestCachedInvalidateShortToken(t *testing.T) {
 	})
 }
 
+// TestCachedInvalidateAgainAndAgain: a server that refuses every token does not make a
+// client ask its issuer for one with each RPC.
+func TestCachedInvalidateAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &issuing{life: time.Hour}
+		c := auth.Cached(s)
+		for range 1000 {
+			token, err := c.Token(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Invalidate(token.Value)
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := s.asked(); n > 11 {
+			t.Errorf("asked %d times in 10 s", n)
+		}
+	})
+}
+
 // TestCachedTimeout: a source that does not answer is given up after a while.
 func TestCachedTimeout(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,6 @@
 package deadline
 
-import (
-	"time"
-)
+import "time"
 
 // begin arms the timer, if there is a limit.
 func (s *stream) begin() {

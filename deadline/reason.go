@@ -9,7 +9,6 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
@@ -128,10 +127,8 @@ func (e *expiry) coded() *connect.Error {
 			"received": strconv.FormatInt(e.received, 10),
 		},
 	})
-	if !e.reason.resumable() {
-		return err
+	if e.reason.resumable() {
+		rpcerror.Postpone(err, 0)
 	}
-	rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{}})
-	err.Meta().Set("Grpc-Retry-Pushback-Ms", "0")
 	return err
 }

@@ -112,7 +112,7 @@ func (a *access) finish(x *streamwrap.ExchangeEnd) {
 func (a *access) complete() {
 	defer a.stream.handler.isolate()
 	e := &a.rpc
-	a.stream.writeResult(e.ctx, &e.End, a.http, e.stack)
+	a.stream.writeEnd(e.ctx, &e.End, a.http, e.stack)
 }
 
 // write writes the record of a request that no interceptor of this package has seen.

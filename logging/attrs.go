@@ -20,12 +20,9 @@ type ended struct {
 	stack string
 }
 
-// writeEnd writes the record of the RPC, unless it is of no interest.
-func (s *stream) writeEnd(ctx context.Context, e *streamwrap.End, x *streamwrap.ExchangeEnd) {
-	s.writeResult(ctx, e, x, "")
-}
-
-func (s *stream) writeResult(ctx context.Context, e *streamwrap.End, x *streamwrap.ExchangeEnd, stack string) {
+// writeEnd writes the record of the RPC, unless it is of no interest. The exchange is nil
+// if it is unknown.
+func (s *stream) writeEnd(ctx context.Context, e *streamwrap.End, x *streamwrap.ExchangeEnd, stack string) {
 	r := s.resultOf(e)
 	if x != nil {
 		r.sentAs(x)
@@ -35,9 +32,6 @@ func (s *stream) writeResult(ctx context.Context, e *streamwrap.End, x *streamwr
 	}
 	if !s.decide(ctx, &r) {
 		return
-	}
-	if stack == "" {
-		stack = stackOf(e)
 	}
 	var room [roomyRecord]slog.Attr
 	attrs := s.identify(room[:0])

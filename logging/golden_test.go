@@ -156,6 +156,7 @@ func (s scene) play(t *testing.T, c conntest.Case, engine bool) (client, server 
 	client, server = &journal{}, &journal{}
 	logger := server.logger(slog.LevelDebug)
 	config := conntest.Config{HandlerOptions: []connect.HandlerOption{
+		connect.WithCompressMinBytes(0),
 		connect.WithInterceptors(append([]connect.Interceptor{logging.NewInterceptor(logger)}, some(s.server)...)...),
 	}}
 	opts := []connect.ClientOption{

@@ -42,10 +42,10 @@ func NewInterceptor(logger *slog.Logger, opts ...Option) *Interceptor {
 		Attempt:  (*stream).attempt,
 		End:      (*stream).end,
 	}
-	if !i.request.none() {
+	if i.request.any() {
 		hooks.Header = (*stream).header
 	}
-	if !i.response.none() {
+	if i.response.any() {
 		hooks.Return = (*stream).returns
 	}
 	i.Interceptor = streamwrap.NewInterceptor(hooks)

@@ -110,8 +110,7 @@ func (m *metadata) allow(all patterns) {
 	}
 }
 
-func (m *metadata) any() bool  { return len(m.exact)+len(m.wild) > 0 }
-func (m *metadata) none() bool { return !m.any() }
+func (m *metadata) any() bool { return len(m.exact)+len(m.wild) > 0 }
 
 // collect appends those of the headers that are to be told.
 func (m *metadata) collect(attrs []slog.Attr, h http.Header, c *config) []slog.Attr {

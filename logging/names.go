@@ -1,8 +1,6 @@
 package logging
 
-import (
-	"connectrpc.com/connect"
-)
+import "connectrpc.com/connect"
 
 // names is a scheme of names: the messages of records, and the keys in which schemes
 // differ. What else there is has the same key in all of them.

@@ -45,9 +45,8 @@ type renderer struct {
 	truncated bool
 }
 
-// render returns a message as JSON of about so many bytes at most: brackets that close
-// what is open come on top.
-// A message that cannot be reflected upon is null.
+// render returns a message as JSON of about limit bytes at most: brackets that close what
+// is open come on top. A message that cannot be reflected upon is null.
 func (r *redactor) render(m proto.Message, limit int) (text rendered, truncated bool) {
 	defer func() {
 		if recover() != nil {

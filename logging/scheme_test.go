@@ -32,7 +32,7 @@ func TestGRPCKeys(t *testing.T) {
 		engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(logger, logging.WithGRPCKeys())))
 		opts := []logging.Option{logging.WithGRPCKeys(), logging.WithStart(slog.LevelInfo), logging.WithPayloads(logging.Payloads{})}
 		srv := c.Start(t, conntest.Config{
-			HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(logging.NewInterceptor(logger, opts...))}, Wrap: engine.Handler,
+			HandlerOptions: []connect.HandlerOption{connect.WithCompressMinBytes(0), connect.WithInterceptors(logging.NewInterceptor(logger, opts...))}, Wrap: engine.Handler,
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

@@ -174,7 +174,7 @@ func (s *stream) end(ctx context.Context, e *streamwrap.End) {
 		s.touch()
 	}
 	if s.access == nil {
-		s.writeEnd(ctx, e, nil)
+		s.writeEnd(ctx, e, nil, stackOf(e))
 		return
 	}
 	if s.access.keep(ended{End: *e, ctx: ctx, stack: stackOf(e)}) {

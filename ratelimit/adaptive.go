@@ -38,8 +38,8 @@ import (
 // # What happens to the rest
 //
 // An RPC that finds no slot waits in a queue: for 100 ms at most, and for 5 ms when the
-// queue has not been served to its end for 100 ms, from when on the last one is served first. No
-// more wait than the limit is. What is refused has [connect.CodeUnavailable] and says
+// queue has not been served to its end for 100 ms, from when on the last one is served
+// first. No more wait than the limit is. What is refused has [connect.CodeUnavailable] and says
 // when to come back, later the longer there is overload; with a gate it is refused
 // before it is decoded. Messages of streams that have begun are not refused: they wait
 // for their turn, and as nobody reads meanwhile, so do their clients. Every second slot
@@ -52,8 +52,8 @@ import (
 // 0.5 if it is that much too slow. It stays as it is if less than half of it is in use.
 // How long work usually takes is what it took with MinLimit in use, or less. If work
 // takes too long by that, and it was learned more than a minute ago, sooner if it was
-// learned for the first times, then the limit is MinLimit for the time of 50 samples. RPCs that fail count only if they
-// took longer than usual: most errors are quick.
+// learned for the first times, then the limit is MinLimit for the time of 50 samples.
+// RPCs that fail count only if they took longer than usual: most errors are quick.
 //
 // It is safe for concurrent use, has no goroutines and allocates nothing but for what
 // waits. A unary RPC costs it about 120 ns, a message that is worked on about 100.

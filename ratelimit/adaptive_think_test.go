@@ -47,7 +47,8 @@ func worker(work time.Duration, busy func(int64)) conntest.Service {
 	}
 }
 
-// openStreams opens bidirectional streams, which the test closes.
+// openStreams opens bidirectional streams, which the test closes. One at a time: an
+// Adaptive may refuse some of many that begin together.
 func openStreams(t *testing.T, srv *conntest.Server, n int) []*connect.BidiStreamForClient[conntest.Message, conntest.Message] {
 	t.Helper()
 	var all []*connect.BidiStreamForClient[conntest.Message, conntest.Message]
@@ -56,6 +57,7 @@ func openStreams(t *testing.T, srv *conntest.Server, n int) []*connect.BidiStrea
 		if err := stream.Send(nil); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		all = append(all, stream)
 	}
 	t.Cleanup(func() {
@@ -64,7 +66,6 @@ func openStreams(t *testing.T, srv *conntest.Server, n int) []*connect.BidiStrea
 			_ = stream.CloseResponse()
 		}
 	})
-	synctest.Wait()
 	return all
 }
 

@@ -54,7 +54,7 @@
 //
 // # Cost
 //
-// A decision of [NewKeyed] takes about 50 ns and no allocation; its memory is fixed, 16
+// A decision of [NewKeyed] takes about 50 ns and no allocation; its memory is fixed, 19
 // bytes for each key that it can tell apart. A rule on messages or bytes takes no
 // allocation for a message. Each of at most MaxWaiters that wait has a timer.
 package ratelimit

@@ -49,7 +49,7 @@ func pauseOf(call *streamwrap.Call, err error) (time.Duration, bool) {
 	if !ok || x.Status() != http.StatusTooManyRequests && x.Status() != http.StatusServiceUnavailable {
 		return 0, false
 	}
-	return rpcerror.RetryAfter(x.ResponseHeader("Retry-After"), time.Now())
+	return rpcerror.RetryAfter(x.ResponseHeader(rpcerror.RetryAfterKey), time.Now())
 }
 
 // awaitPause waits for the end of the server's pause.

@@ -65,15 +65,15 @@ func refusal(call *streamwrap.Call, r *rule, result Result, cause error) *connec
 
 // postpone says in a refusal, and in the headers that go with it, when to come back.
 func postpone(call *streamwrap.Call, err *connect.Error, delay time.Duration) {
-	rpcerror.Attach(err, retryInfo(delay))
 	if call.IsClient() {
+		rpcerror.Attach(err, retryInfo(delay))
 		return
 	}
+	rpcerror.Postpone(err, delay)
 	seconds := wholeSeconds(delay.Seconds())
-	if !call.SetResponseHeader("Retry-After", seconds) {
-		err.Meta().Set("Retry-After", seconds)
+	if !call.SetResponseHeader(rpcerror.RetryAfterKey, seconds) {
+		err.Meta().Set(rpcerror.RetryAfterKey, seconds)
 	}
-	err.Meta().Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(min(delay.Milliseconds(), math.MaxInt32), 10))
 }
 
 // spread returns a delay that is up to a fifth longer, lest all that wait come back at

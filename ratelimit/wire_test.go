@@ -221,7 +221,7 @@ func wantRetry(t *testing.T, a *answer, err *connect.Error, least time.Duration)
 		t.Errorf("Retry-After %d, RateLimit %q", seconds, a.header.Get("RateLimit"))
 	}
 	pushback := err.Meta().Values("Grpc-Retry-Pushback-Ms")
-	if len(pushback) != 1 || pushback[0] != strconv.FormatInt(delay.Milliseconds(), 10) {
+	if len(pushback) != 1 || pushback[0] != strconv.FormatInt(int64((delay+time.Millisecond-1)/time.Millisecond), 10) {
 		t.Errorf("pushback %q, RetryInfo %v", pushback, delay)
 	}
 }

@@ -186,11 +186,12 @@ func (c *call) done() {
 	}
 }
 
-// note adds an attempt to the history. One that succeeds at once makes none.
+// note adds an attempt to the history. One that succeeds at once makes none, and one that
+// the Budget did not let begin is no part of it.
 func (c *call) note(a Attempt) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if a.Class != Success || len(c.history) > 0 {
+	if c.begun && (a.Class != Success || len(c.history) > 0) {
 		c.history = append(c.history, a)
 	}
 }
@@ -316,10 +317,16 @@ func (c *call) judge(class Class, err error, said pushback) (v verdict, retryabl
 		v.delay = c.policy.Backoff(c.exponent, c.delay)
 	}
 	c.delay = v.delay
-	if deadline, ok := c.ctx.Deadline(); ok && time.Until(deadline) < v.delay+c.policy.MinRemaining {
+	if c.tooLate(v.delay) {
 		return verdict{}, true
 	}
 	return v, true
+}
+
+// tooLate reports whether there is no time for another attempt after a delay.
+func (c *call) tooLate(delay time.Duration) bool {
+	deadline, ok := c.ctx.Deadline()
+	return ok && delay > time.Until(deadline)-c.policy.MinRemaining
 }
 
 // wait waits before the next attempt. It returns false, and the RPC's error, if the

@@ -68,11 +68,11 @@ type loser struct{ err *connect.Error }
 func (l loser) ResponseHeader() http.Header  { return l.err.Meta() }
 func (l loser) ResponseTrailer() http.Header { return l.err.Meta() }
 
-// winner is where a CallInfo has headers from.
+// winner is where a CallInfo has the headers of an RPC that succeeded from.
 type winner struct{ res connect.AnyResponse }
 
-func (a winner) ResponseHeader() http.Header  { return a.res.Header() }
-func (a winner) ResponseTrailer() http.Header { return a.res.Trailer() }
+func (w winner) ResponseHeader() http.Header  { return w.res.Header() }
+func (w winner) ResponseTrailer() http.Header { return w.res.Trailer() }
 
 func tellCallInfo(info connect.CallInfo, method string, source any) {
 	fields := reflect.ValueOf(info).Elem()

@@ -9,6 +9,9 @@ import (
 	"connectrpc.com/connect"
 )
 
+// attemptsKey is the header in which clients say how many attempts came before.
+const attemptsKey = "Grpc-Previous-Rpc-Attempts"
+
 type policyKey struct{}
 
 // WithPolicy returns a context whose RPCs have this policy, whatever their

@@ -73,7 +73,6 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 		}
 		select {
 		case <-ended:
-			spend(h.release)
 			_, err := h.wait(0, nil, h.last().Err)
 			return nil, h.failed(err)
 		case <-timer.C:
@@ -95,7 +94,6 @@ func (h *hedged) race() (connect.AnyResponse, error) {
 				return a.res, nil
 			}
 			if v.fatal || !v.again && len(h.running) == 0 {
-				spend(h.release)
 				h.info.fail(a.req.HTTPMethod(), a.err)
 				return nil, h.failed(a.err)
 			}
@@ -128,9 +126,10 @@ func (h *hedged) more(next *verdict) bool {
 	return true
 }
 
-// stop gives up the attempts that lost. The caller may change the message once
-// nobody reads it any more.
+// stop gives up the attempts that lost, and the one that was still to come. The caller
+// may change the message once nobody reads it any more.
 func (h *hedged) stop() {
+	spend(h.release)
 	for _, t := range h.running {
 		t.cancel(errSuperseded)
 		t.stop()

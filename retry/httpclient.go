@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"connectrpc.com/connect"
+
+	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
 // HTTPClient returns a client that sends requests with client, and tells interceptors
@@ -25,7 +27,7 @@ func (c *httpClient) Do(r *http.Request) (*http.Response, error) {
 	}
 	res, err := c.client.Do(r)
 	if t, ok := r.Context().Value(tryKey{}).(*try); ok && err == nil && res.StatusCode != http.StatusOK {
-		t.answer.Store(&foreign{res.Header.Get(retryAfterKey)})
+		t.answer.Store(&foreign{res.Header.Get(rpcerror.RetryAfterKey)})
 	}
 	return res, err
 }

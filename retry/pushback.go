@@ -1,38 +1,27 @@
 package retry
 
 import (
-	"math"
 	"math/rand/v2"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
-)
-
-const (
-	pushbackKey   = "Grpc-Retry-Pushback-Ms"
-	retryAfterKey = "Retry-After"
-	attemptsKey   = "Grpc-Previous-Rpc-Attempts"
 )
 
 // Pushback tells clients to try again after a delay: as gRPC's pushback, as a
 // google.rpc.RetryInfo and as Retry-After. It returns err.
 func Pushback(err *connect.Error, delay time.Duration) *connect.Error {
 	delay = max(delay, 0)
-	millis := min((delay+time.Millisecond-1)/time.Millisecond, math.MaxInt32)
-	err.Meta().Set(pushbackKey, strconv.FormatInt(int64(millis), 10))
-	err.Meta().Set(retryAfterKey, strconv.FormatInt(int64((delay+time.Second-1)/time.Second), 10))
-	rpcerror.Attach(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	rpcerror.Postpone(err, delay)
+	err.Meta().Set(rpcerror.RetryAfterKey, strconv.FormatInt(rpcerror.Ceil(delay, time.Second), 10))
 	return err
 }
 
 // NoRetry tells clients not to try again. It returns err.
 func NoRetry(err *connect.Error) *connect.Error {
-	err.Meta().Set(pushbackKey, "-1")
+	err.Meta().Set(rpcerror.PushbackKey, "-1")
 	return err
 }
 
@@ -47,7 +36,7 @@ type pushback struct {
 // pushbackOf returns what an error says. gRPC's pushback comes first, then the
 // RetryInfo, then Retry-After.
 func pushbackOf(err *connect.Error, now time.Time) pushback {
-	if values := err.Meta().Values(pushbackKey); len(values) > 0 {
+	if values := err.Meta().Values(rpcerror.PushbackKey); len(values) > 0 {
 		millis, failed := strconv.ParseInt(values[0], 10, 32)
 		if len(values) > 1 || failed != nil || millis < 0 {
 			return pushback{stop: true}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,11 +270,16 @@ func TestAShortDelayIsNotCutToNothing(t *testing.T) {
 func TestAMonthIsLongerThanPushbackCanSay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		err := connect.NewWireError(connect.CodeUnavailable, nil)
 		p := retry.Policy{AssumeIdempotent: true, MaxServerDelay: 1000 * time.Hour}
 		// So that is what it says: it must not look like a number that stops retries.
-		if got := waited(t, p, retry.Pushback(err, 700*time.Hour)); got != math.MaxInt32*time.Millisecond {
-			t.Errorf("waited %v", got)
+		for _, delay := range []time.Duration{700 * time.Hour, math.MaxInt64} {
+			err := retry.Pushback(connect.NewWireError(connect.CodeUnavailable, nil), delay)
+			if got := waited(t, p, err); got != math.MaxInt32*time.Millisecond {
+				t.Errorf("%v: waited %v", delay, got)
+			}
+			if after, failed := strconv.Atoi(err.Meta().Get(afterKey)); failed != nil || after < int(delay.Seconds()) {
+				t.Errorf("%v: %s %q", delay, afterKey, err.Meta().Get(afterKey))
+			}
 		}
 	})
 }

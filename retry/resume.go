@@ -75,7 +75,7 @@ type resumer func(ctx context.Context, r *resumed, failure error) (request any, 
 // resumed is the conn of a server stream that can be resumed: one stream after the
 // other, each with retries of its own.
 type resumed struct {
-	open   func() *stream
+	open   func(release func()) *stream
 	resume resumer
 	stream atomic.Pointer[stream] // the one that is under way
 
@@ -92,9 +92,9 @@ type resumed struct {
 
 var _ connect.StreamingClientConn = (*resumed)(nil)
 
-func newResumed(open func() *stream, r resumer) *resumed {
+func newResumed(open func(release func()) *stream, r resumer) *resumed {
 	conn := &resumed{open: open, resume: r, closed: make(chan struct{})}
-	conn.stream.Store(open())
+	conn.stream.Store(open(nil))
 	return conn
 }
 
@@ -192,7 +192,7 @@ func (r *resumed) again(s *stream, failure error) error {
 		}
 	}
 	r.delay = delay
-	if deadline, ok := s.ctx.Deadline(); ok && time.Until(deadline) < delay+s.policy.MinRemaining {
+	if s.tooLate(delay) {
 		return failure
 	}
 	release, ok := s.i.budget.Extra(s.server)
@@ -201,7 +201,12 @@ func (r *resumed) again(s *stream, failure error) error {
 		s.notify(Event{Kind: Throttled})
 		return s.failed(failure)
 	}
-	defer release()
+	passed := false
+	defer func() {
+		if !passed {
+			release()
+		}
+	}()
 	if ok, err := s.wait(delay, r.closed, failure); !ok {
 		return err
 	}
@@ -212,16 +217,18 @@ func (r *resumed) again(s *stream, failure error) error {
 	if err != nil {
 		return err
 	}
-	return r.replace(s, request)
+	passed = true
+	return r.replace(s, request, release)
 }
 
-// replace goes on with another stream.
-func (r *resumed) replace(old *stream, request any) error {
-	next := r.open()
+// replace goes on with another stream. Release is called at the end of its first attempt.
+func (r *resumed) replace(old *stream, request any, release func()) error {
+	next := r.open(release)
 	r.header.apply(next.RequestHeader())
 	r.stream.Store(next)
 	select {
 	case <-r.closed:
+		_ = next.CloseResponse() // the user has closed the old one
 		return connect.NewError(connect.CodeCanceled, errClosed)
 	default:
 	}

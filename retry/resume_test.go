@@ -245,19 +245,6 @@ func TestResumeEnds(t *testing.T) {
 	}
 }
 
-// few is a Budget with a few retries.
-type few struct{ left int }
-
-func (*few) Begin(string) bool { return true }
-
-func (b *few) Extra(string) (func(), bool) {
-	b.left--
-	return func() {}, b.left >= 0
-}
-
-func (*few) End(string, retry.Class, bool) {}
-func (*few) Done(string)                   {}
-
 // TestResumeFruitless: five resumptions without a message are enough. Messages in
 // between start the count again.
 func TestResumeFruitless(t *testing.T) {

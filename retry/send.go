@@ -93,6 +93,8 @@ func (s *stream) open() {
 	s.opened = true
 	s.edit = editOf(s.before, s.first.conn.RequestHeader())
 	if s.refused = s.admit(); s.refused != nil {
+		s.first.counted.Store(true) // the Budget knows
+		s.record(s.first.try, Local, s.refused, verdict{})
 		s.first.cancel(s.refused)
 		return
 	}

@@ -17,11 +17,11 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		if repeated(ctx, spec.Procedure) {
 			return next(ctx, spec)
 		}
-		open := func() *stream { return i.newStream(ctx, spec, guarded) }
+		open := func(release func()) *stream { return i.newStream(ctx, spec, guarded, release) }
 		if r := i.resumers[spec.Procedure]; r != nil && spec.StreamType == connect.StreamTypeServer {
 			return newResumed(open, r)
 		}
-		return open()
+		return open(nil)
 	}
 }
 
@@ -71,9 +71,11 @@ type streamTry struct {
 
 var _ connect.StreamingClientConn = (*stream)(nil)
 
-func (i *Interceptor) newStream(ctx context.Context, spec connect.Spec, next connect.StreamingClientFunc) *stream {
+// newStream returns a stream whose first attempt is under way. Release, which may be
+// nil, is called at its end.
+func (i *Interceptor) newStream(ctx context.Context, spec connect.Spec, next connect.StreamingClientFunc, release func()) *stream {
 	s := &stream{call: i.newCall(ctx, spec, ""), next: next, closed: make(chan struct{})}
-	s.first = s.attempt(verdict{}, nil)
+	s.first = s.attempt(verdict{}, release)
 	s.current = s.first
 	s.server = s.first.conn.Peer().Addr
 	s.before = s.first.conn.RequestHeader().Clone()

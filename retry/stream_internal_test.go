@@ -48,7 +48,7 @@ func openWith(conns ...*attemptConn) *stream {
 			conn := conns[0]
 			conns = conns[1:]
 			return conn
-		})
+		}, nil)
 }
 
 // TestSendMeetsTheFirstMessage: a Send that has begun before the stream stands aside,

@@ -13,6 +13,14 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// What a server's metadata says about when an RPC may be tried again: gRPC's, in
+// milliseconds, and that of HTTP, in seconds or as a date.
+const (
+	PushbackKey   = "Grpc-Retry-Pushback-Ms"
+	RetryAfterKey = "Retry-After"
 )
 
 // Attach adds details to an error.
@@ -41,6 +49,22 @@ func Details[M proto.Message](err error) iter.Seq[M] {
 	}
 }
 
+// Postpone says in an error when to try again: as google.rpc.RetryInfo and as gRPC's
+// pushback, which cannot say more than 24 days.
+func Postpone(err *connect.Error, delay time.Duration) {
+	Attach(err, &errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})
+	err.Meta().Set(PushbackKey, strconv.FormatInt(min(Ceil(delay, time.Millisecond), math.MaxInt32), 10))
+}
+
+// Ceil returns how many units a duration is, rounded up.
+func Ceil(d, unit time.Duration) int64 {
+	n := int64(d / unit)
+	if d%unit > 0 {
+		n++
+	}
+	return n
+}
+
 // RetryDelay returns when a server wants to be asked again: the delay of the error's
 // google.rpc.RetryInfo, or else of its Retry-After, which proxies send.
 func RetryDelay(err *connect.Error, now time.Time) (time.Duration, bool) {
@@ -49,7 +73,7 @@ func RetryDelay(err *connect.Error, now time.Time) (time.Duration, bool) {
 			return max(delay.AsDuration(), 0), true
 		}
 	}
-	return RetryAfter(err.Meta().Get("Retry-After"), now)
+	return RetryAfter(err.Meta().Get(RetryAfterKey), now)
 }
 
 // RetryAfter parses a Retry-After: seconds, or a date.

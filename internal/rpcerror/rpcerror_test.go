@@ -75,6 +75,31 @@ func TestRetryDelay(t *testing.T) {
 	}
 }
 
+// TestPostpone: nobody is told to come earlier than meant, nor that he must not come.
+func TestPostpone(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		delay time.Duration
+		want  string
+	}{
+		{0, "0"},
+		{1, "1"},
+		{time.Millisecond, "1"},
+		{time.Millisecond + 1, "2"},
+		{math.MaxInt32 * time.Millisecond, "2147483647"},
+		{math.MaxInt64, "2147483647"},
+	} {
+		err := connect.NewError(connect.CodeUnavailable, errTest)
+		rpcerror.Postpone(err, tt.delay)
+		if got := err.Meta().Get(rpcerror.PushbackKey); got != tt.want {
+			t.Errorf("%v: pushback %q, want %q", tt.delay, got, tt.want)
+		}
+		if got, ok := rpcerror.RetryDelay(err, time.Time{}); got != tt.delay || !ok {
+			t.Errorf("%v: RetryInfo %v, %v", tt.delay, got, ok)
+		}
+	}
+}
+
 func TestOfContext(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

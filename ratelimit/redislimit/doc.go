@@ -12,8 +12,8 @@
 // A [Limiter] is a ratelimit.Limiter like those of one process. In any time t no more
 // than Burst + Rate·t of a key happens in all processes together. The time is that of
 // the server of Redis, and only what its clock goes forward; clocks of the processes
-// need not agree, but should run equally fast. Redis 5 and later, Valkey and their clusters have what it takes: one
-// script, of one key at a time.
+// need not agree, but should run equally fast. Redis 5 and later, Valkey and their
+// clusters have what it takes: one script, of one key at a time.
 //
 // # Leases
 //
