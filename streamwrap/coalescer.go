@@ -45,12 +45,12 @@ type coalescer struct {
 	mu      sync.Mutex
 	changed sync.Cond // any of the following
 	waiting *buffer   // nil: nothing waits
-	ahead   int       // so much room is left in front of it
-	last    int       // what the last one had
+	ahead   int32     // so much room is left in front of it
+	last    int32     // what the last one had, at most maxBuffer
 	busy    bool      // somebody uses to, without the lock
 	burst   bool      // that is the goroutine
 	asked   bool      // it is to flush once more
-	alone   int       // so many flushes to come are done at once, whatever the gap
+	alone   int8      // so many flushes to come are done at once, whatever the gap
 	flushed time.Time // the end of the last flush
 	closed  bool      // there will be no more
 	err     error     // of to, usually; sticky
@@ -122,9 +122,10 @@ func (c *coalescer) begin(n int) {
 	if c.waiting != nil {
 		return
 	}
-	c.ahead = c.margin()
-	c.waiting = getBuffer(max(c.ahead+n, min(c.ahead+c.last, c.limit)))
-	c.waiting.b = c.waiting.b[:c.ahead]
+	ahead := c.margin()
+	c.ahead = int32(ahead)
+	c.waiting = getBuffer(max(ahead+n, min(ahead+int(c.last), c.limit)))
+	c.waiting.b = c.waiting.b[:ahead]
 }
 
 // margin returns how much room to leave in front of what waits, for putBack.
@@ -195,7 +196,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 	var waited []byte
 	if b != nil {
 		waited = b.b[c.ahead:]
-		c.last = len(waited)
+		c.last = int32(min(len(waited), maxBuffer))
 	}
 	c.waiting, c.ahead, c.busy = nil, 0, true
 	c.changed.Broadcast() // there is room
@@ -270,10 +271,10 @@ func (c *coalescer) writeBurst(b []byte) error {
 func (c *coalescer) putBack(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.asked || c.waiting == nil || c.ahead < len(b) {
+	if !c.asked || c.waiting == nil || int(c.ahead) < len(b) {
 		return false
 	}
-	c.ahead -= len(b)
+	c.ahead -= int32(len(b))
 	copy(c.waiting.b[c.ahead:], b)
 	return true
 }

@@ -24,10 +24,10 @@ type inbound struct {
 	src   io.ReadCloser
 	meter *meter
 	size  int // of large pieces, at most
-	grown int // how often that was doubled, from firstRead
 
 	closed  atomic.Bool
 	reading sync.Mutex // guards what follows; Close does not wait for it
+	grown   int8       // how often pieces were doubled, from firstRead
 	unread  []byte
 	err     error // of src; sticky
 	large   *buffer
