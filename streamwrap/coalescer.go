@@ -20,6 +20,10 @@ const aloneAfter = 32
 // from one that does not read.
 const maxPiece = 128 << 10
 
+// frameSize is what HTTP/2 frames hold, unless the peer accepts larger ones, whose
+// sizes are multiples of it. A shorter one costs as much.
+const frameSize = 16 << 10
+
 // coalescer writes to a ResponseWriter what was written to it, in fewer and
 // larger pieces.
 //
@@ -41,10 +45,12 @@ type coalescer struct {
 	mu      sync.Mutex
 	changed sync.Cond // any of the following
 	waiting *buffer   // nil: nothing waits
+	ahead   int32     // so much room is left in front of it
+	last    int32     // what the last one had, at most maxBuffer
 	busy    bool      // somebody uses to, without the lock
 	burst   bool      // that is the goroutine
 	asked   bool      // it is to flush once more
-	alone   int       // so many flushes to come are done at once, whatever the gap
+	alone   int8      // so many flushes to come are done at once, whatever the gap
 	flushed time.Time // the end of the last flush
 	closed  bool      // there will be no more
 	err     error     // of to, usually; sticky
@@ -95,6 +101,7 @@ func (c *coalescer) accept(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	c.begin(len(p))
 	c.waiting = c.waiting.grow(len(p))
 	c.waiting.b = append(c.waiting.b, p...)
 	return len(p), nil
@@ -103,8 +110,30 @@ func (c *coalescer) accept(p []byte) (int, error) {
 func (c *coalescer) fits(n int) bool {
 	if c.waiting != nil {
 		n += len(c.waiting.b)
+	} else {
+		n += c.margin()
 	}
 	return n <= c.limit
+}
+
+// begin sees to it that there is a buffer, with room for as much as last time:
+// growing copies.
+func (c *coalescer) begin(n int) {
+	if c.waiting != nil {
+		return
+	}
+	ahead := c.margin()
+	c.ahead = int32(ahead)
+	c.waiting = getBuffer(max(ahead+n, min(ahead+int(c.last), c.limit)))
+	c.waiting.b = c.waiting.b[:ahead]
+}
+
+// margin returns how much room to leave in front of what waits, for putBack.
+func (c *coalescer) margin() int {
+	if c.burst && c.last >= 2*frameSize && c.limit >= 4*frameSize {
+		return frameSize
+	}
+	return 0
 }
 
 // Flush sends what waits, or has it sent.
@@ -163,8 +192,13 @@ func (c *coalescer) run() {
 // transfer writes what waits, and then p, and flushes if it is to, without the
 // lock.
 func (c *coalescer) transfer(p []byte, flushes bool) error {
-	b := c.waiting
-	c.waiting, c.busy = nil, true
+	b, burst := c.waiting, c.burst
+	var waited []byte
+	if b != nil {
+		waited = b.b[c.ahead:]
+		c.last = int32(min(len(waited), maxBuffer))
+	}
+	c.waiting, c.ahead, c.busy = nil, 0, true
 	c.changed.Broadcast() // there is room
 	c.calls.Add(1)
 	c.mu.Unlock()
@@ -184,14 +218,21 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 		c.busy = false
 		c.changed.Broadcast()
 	}()
-	err = c.writeOut(b, p, flushes)
+	if burst {
+		err = c.writeBurst(waited)
+	} else {
+		err = c.writeOut(waited, p, flushes)
+	}
 	return err
 }
 
-func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
-	if b != nil {
-		if _, err := c.write(b.b); err != nil {
+func (c *coalescer) writeOut(waited, p []byte, flushes bool) error {
+	if len(waited) > 0 {
+		if _, err := c.write(waited); err != nil {
 			return err
+		}
+		if len(p) > 0 {
+			c.calls.Add(2)
 		}
 	}
 	if len(p) > 0 {
@@ -203,6 +244,39 @@ func (c *coalescer) writeOut(b *buffer, p []byte, flushes bool) error {
 		return nil
 	}
 	return flush(c.to)
+}
+
+// writeBurst writes and flushes. What fills no frame joins what waits already:
+// that is next.
+func (c *coalescer) writeBurst(b []byte) error {
+	whole := len(b) - len(b)%frameSize
+	if whole < 2*frameSize {
+		return c.writeOut(b, nil, true)
+	}
+	if _, err := c.write(b[:whole]); err != nil {
+		return err
+	}
+	rest := b[whole:]
+	if c.putBack(rest) {
+		return nil
+	}
+	if len(rest) > 0 {
+		c.calls.Add(2)
+	}
+	return c.writeOut(rest, nil, true)
+}
+
+// putBack puts bytes in front of what waits, if that has room for them and is to
+// be flushed.
+func (c *coalescer) putBack(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asked || c.waiting == nil || int(c.ahead) < len(b) {
+		return false
+	}
+	c.ahead -= int32(len(b))
+	copy(c.waiting.b[c.ahead:], b)
+	return true
 }
 
 // write writes p piece by piece, each of which counts as a call of its own.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,6 +197,60 @@ func TestCoalescerBuffersAreBounded(t *testing.T) {
 	})
 }
 
+// TestCoalescerFillsTheFramesOfABurst: while more waits, only whole frames leave,
+// in order; and at the end all that is left, however it ends.
+func TestCoalescerFillsTheFramesOfABurst(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{10_000, 16<<10 - 5, 40_000, 64<<10 + 3, 100_000, 250_000} {
+		for _, pause := range []time.Duration{0, time.Second} { // before the handler returns
+			synctest.Test(t, func(t *testing.T) {
+				var got []byte
+				writes, ragged := 0, 0
+				c := newCoalescer(&sink{write: func(p []byte) error {
+					writes++
+					if len(p)%frameSize != 0 {
+						ragged++
+					}
+					time.Sleep(time.Millisecond) // more comes meanwhile
+					got = append(got, p...)
+					return nil
+				}}, 256<<10)
+				var want []byte
+				for i := range 100 {
+					message := frameOf(size)
+					for j := range size {
+						message[5+j] = byte(i + j)
+					}
+					for _, part := range [][]byte{message[:5], message[5:]} {
+						if n, err := c.Write(part); n != len(part) || err != nil {
+							t.Fatal(n, err)
+						}
+					}
+					if err := c.Flush(); err != nil {
+						t.Fatal(err)
+					}
+					want = append(want, message...)
+				}
+				time.Sleep(pause)
+				if p := c.finish(false, false); p != nil {
+					t.Error(p)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("messages of %d: %d bytes written of %d, or in another order", size, len(got), len(want))
+				}
+				// The first one goes alone, and what the buffer cannot hold beside
+				// another is written as it is.
+				if most := 5; size <= 64<<10+3 && ragged > most {
+					t.Errorf("messages of %d: %d of %d writes do not end with a frame, want at most %d", size, ragged, writes, most)
+				}
+				if waiting, busy := c.state(); waiting || busy {
+					t.Errorf("messages of %d: waiting %v, busy %v", size, waiting, busy)
+				}
+			})
+		}
+	}
+}
+
 // watched is a body that calls a function before it gives its next piece.
 type watched struct {
 	parts  []string
@@ -253,6 +308,57 @@ func TestReaderIdlesWithoutLargeBuffer(t *testing.T) {
 		}
 		if in.large != nil || in.small != nil {
 			t.Errorf("%d bytes: a buffer is left at the end", size)
+		}
+	}
+}
+
+// TestReaderAsksForMoreWhileMoreIsThere: from 32 KiB on, and for less again when
+// little comes.
+func TestReaderAsksForMoreWhileMoreIsThere(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		size, most int // of messages, and of what is asked for
+		reads      int // at most, for 100 messages
+	}{
+		{100, 32 << 10, 20},
+		{1000, 128 << 10, 20},
+		{64 << 10, 128 << 10, 70},
+		{200_000, 200_000, 250}, // read past the buffer
+	} {
+		message := string(frameOf(tt.size))
+		var in inbound
+		reads, largest := 0, 0
+		src := &watched{parts: []string{strings.Repeat(message, 100)}, before: func(room int) {
+			reads++
+			largest = max(largest, room)
+		}}
+		in.src, in.meter, in.size = src, new(meter), 128<<10
+		in.meter.begin(true, false)
+		receive := func() {
+			t.Helper()
+			got := make([]byte, len(message))
+			for _, part := range [][]byte{got[:5], got[5:]} {
+				if _, err := io.ReadFull(&in, part); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if string(got) != message {
+				t.Errorf("%d bytes: another message", tt.size)
+			}
+		}
+		for range 100 {
+			receive()
+		}
+		if reads > tt.reads || largest > tt.most {
+			t.Errorf("%d bytes: %d reads, of up to %d bytes", tt.size, reads, largest)
+		}
+		for range 20 {
+			src.parts = append(src.parts, message[:5], message[5:6], message[6:])
+			largest = 0
+			receive()
+		}
+		if tt.size < firstRead && largest > firstRead {
+			t.Errorf("%d bytes: asks for %d though little comes", tt.size, largest)
 		}
 	}
 }

@@ -16,6 +16,7 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.next.ServeHTTP(w, r) // an Engine around an Engine
 		return
 	}
+	reserveStack(len(r.Method))
 	x := newServerExchange(h.engine, w, r)
 	ctx, ends := h.engine.observe((*serverContext)(x), &x.Exchange)
 	inner := r.WithContext(ctx)
@@ -43,6 +44,20 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	h.next.ServeHTTP(x.writer.as(), inner)
 	returned = true
+}
+
+// stackReserve is about what serving an RPC takes of the stack, below ServeHTTP.
+const stackReserve = 4 << 10
+
+// reserveStack makes the stack grow now. HTTP/2 serves each request on a goroutine
+// of its own, whose stack is too small for connect. To grow, it is copied, frame by
+// frame: 5 µs where connect reads the request, a fifth of that here.
+//
+//go:noinline
+func reserveStack(i int) byte {
+	var space [stackReserve]byte
+	space[i%stackReserve] = 1 // or there would be no need for it
+	return space[0]
 }
 
 // handBack copies what the handler side left in its copy of the request to the one

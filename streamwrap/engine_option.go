@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	defaultReadBuffer = 32 << 10
+	defaultReadBuffer = 128 << 10
 	defaultSendBuffer = 512 << 10
 )
 
@@ -43,9 +43,10 @@ func defaultEngineConfig() engineConfig {
 	}
 }
 
-// WithReadBuffer sets how many bytes the Engine asks for at once when a message
-// arrives. Larger messages are read past the buffer. It panics if size is less
-// than 4 KiB. By default it is 32 KiB.
+// WithReadBuffer sets how many bytes the Engine asks for at once, at most, when a
+// message arrives. It begins with 32 KiB, and with more only while more than that
+// is there. Larger messages are read past the buffer. It panics if size is less
+// than 4 KiB. By default it is 128 KiB.
 func WithReadBuffer(size int) EngineOption {
 	if size < minBuffer {
 		panic("streamwrap: WithReadBuffer: less than 4 KiB")

@@ -10,6 +10,11 @@ import (
 // the next message needs no larger buffer.
 const smallRead = 128
 
+// firstRead is how large large pieces are at first. HTTP/2 announces to the peer
+// that there is room again after each of them, which costs either side system
+// calls: they grow while more is there than is asked for.
+const firstRead = 32 << 10
+
 // smallBuffers has buffers of that size.
 var smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
 
@@ -18,10 +23,11 @@ var smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
 type inbound struct {
 	src   io.ReadCloser
 	meter *meter
-	size  int // of large pieces
+	size  int // of large pieces, at most
 
 	closed  atomic.Bool
 	reading sync.Mutex // guards what follows; Close does not wait for it
+	grown   int8       // how often pieces were doubled, from firstRead
 	unread  []byte
 	err     error // of src; sticky
 	large   *buffer
@@ -60,9 +66,12 @@ func (i *inbound) read(p []byte) (int, error) {
 	case len(i.unread) > 0:
 	case i.err != nil:
 		return 0, i.err
-	case !i.meter.framed || len(p) >= i.size:
+	case !i.meter.framed || len(p) >= i.room():
 		n, err := i.src.Read(p)
 		i.err = err
+		if i.meter.framed {
+			i.adapt(n, len(p))
+		}
 		i.meter.feed(p[:n])
 		return n, err
 	default:
@@ -83,21 +92,39 @@ func (i *inbound) read(p []byte) (int, error) {
 // fill reads from the source. In the middle of a message the rest of it, and
 // with luck many more, is on its way: then it uses the large buffer.
 func (i *inbound) fill() {
-	var dst []byte
-	if i.meter.scanner.Inside() {
-		if i.large == nil {
-			i.large = getBuffer(i.size)
-		}
-		dst = i.large.b[:i.size]
-	} else {
+	if !i.meter.scanner.Inside() {
 		i.releaseLarge()
 		if i.small == nil {
 			i.small, _ = smallBuffers.Get().(*[smallRead]byte)
 		}
-		dst = i.small[:]
+		n, err := i.src.Read(i.small[:])
+		i.unread, i.err = i.small[:n], err
+		return
 	}
-	n, err := i.src.Read(dst)
-	i.unread, i.err = dst[:n], err
+	room := i.room()
+	if i.large != nil && cap(i.large.b) < room {
+		i.releaseLarge()
+	}
+	if i.large == nil {
+		i.large = getBuffer(room)
+	}
+	n, err := i.src.Read(i.large.b[:room])
+	i.unread, i.err = i.large.b[:n], err
+	i.adapt(n, room)
+}
+
+// room returns how large the pieces are at the moment.
+func (i *inbound) room() int { return min(firstRead<<i.grown, i.size) }
+
+// adapt asks for more at once if what was asked for was there, and for less if
+// most of it was not.
+func (i *inbound) adapt(n, asked int) {
+	switch {
+	case n == asked && firstRead<<i.grown < i.size:
+		i.grown++
+	case n < i.room()/4 && i.grown > 0:
+		i.grown--
+	}
 }
 
 // release gives the buffers back.

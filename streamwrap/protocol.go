@@ -28,7 +28,17 @@ const (
 
 // protocolOf returns the protocol of a body with these headers.
 func protocolOf(h http.Header) protocol {
-	p, _ := parseContentType(h.Get("Content-Type"))
+	contentType := ""
+	if values := h["Content-Type"]; len(values) > 0 {
+		contentType = values[0]
+	}
+	switch contentType { // most are one of these
+	case "application/proto", "application/json":
+		return connectUnary
+	case "application/connect+proto", "application/connect+json":
+		return connectStream
+	}
+	p, _ := parseContentType(contentType)
 	return p
 }
 

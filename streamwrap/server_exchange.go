@@ -45,9 +45,9 @@ type serverExchange struct {
 	served bool        // the handler returned
 	closed bool        // ServeHTTP returns: net/http goes on by itself
 	cut    bool        // by reset
+	looks  int32       // how often the timer has found as many writes
 	timer  *time.Timer // watches an interrupted handler's writes
 	calls  int64       // how many there were when it last looked
-	looks  int         // how often it has found as many
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
@@ -250,7 +250,7 @@ func (x *serverExchange) look() {
 	} else {
 		x.calls, x.looks = calls, 0
 	}
-	stuck := x.looks >= stuckLooks+int(x.writer.out.piece.Load()/stuckBytes)
+	stuck := int64(x.looks) >= stuckLooks+x.writer.out.piece.Load()/stuckBytes
 	if !stuck && !x.closed {
 		x.timer.Reset(stuckLook)
 	}
