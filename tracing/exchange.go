@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -44,6 +45,7 @@ type request struct {
 	i        *Interceptor
 	exchange *streamwrap.Exchange
 	start    time.Time
+	opened   atomic.Bool // by the interceptor or its gate
 
 	mu     sync.Mutex
 	over   bool
@@ -100,7 +102,7 @@ func (r *request) end(e *streamwrap.ExchangeEnd) {
 	r.over, r.code, r.gone = true, code, gone
 	s, c := r.parked, &r.conclusion
 	r.mu.Unlock()
-	if !e.Intercepted && r.i.refused.count(e) && e.Call == nil {
+	if !e.Intercepted && r.i.refused.count(e) && !r.opened.Load() {
 		r.tellRefused(e)
 	}
 	if s == nil {
@@ -139,6 +141,9 @@ func (c *conclusion) goesOut(code connect.Code, gone bool) {
 func (r *request) tellRefused(e *streamwrap.ExchangeEnd) {
 	if !r.i.refusedSpans || r.i.tracer == nil {
 		return
+	}
+	if filter := r.i.traceFilter; filter != nil && e.Call != nil && !filter(e.Call) {
+		return // by the gate of another interceptor
 	}
 	f := facts{procedure: otherMethod, protocol: e.Exchange.Protocol()}
 	m := r.i.methods.find(f)

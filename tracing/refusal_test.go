@@ -184,6 +184,37 @@ func TestRefusedAfterTheGate(t *testing.T) {
 	}
 }
 
+// TestRefusedByTheGateOfAnother: it made a Call that tracing, without a gate, never saw.
+func TestRefusedByTheGateOfAnother(t *testing.T) {
+	t.Parallel()
+	type nothing struct{}
+	refusing := streamwrap.NewInterceptor(streamwrap.Hooks[nothing]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *nothing, error) {
+			return nil, nil, connect.NewError(connect.CodePermissionDenied, errors.New("refused"))
+		},
+	})
+	for _, filtered := range []bool{false, true} {
+		conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			opts := []tracing.Option{tracing.WithRefusedSpans()}
+			if filtered {
+				opts = append(opts, tracing.WithFilter(streamwrap.Not(streamwrap.ServerSide())))
+			}
+			server := observe(opts...)
+			config := behind(serving(server), server)
+			config.HandlerOptions = append(config.HandlerOptions, refusing.HandlerOption())
+			err := c.Clients(c.Start(t, config)).Do(t.Context(), c.Kind, nil, "hello").Err
+			if connect.CodeOf(err) != connect.CodePermissionDenied {
+				t.Fatalf("the client got %v", err)
+			}
+			synctest.Wait()
+			if spans := server.ended(t, trace.SpanKindServer); filtered && len(spans) != 0 || !filtered && len(spans) != 1 {
+				t.Errorf("filtered %v: %d spans", filtered, len(spans))
+			}
+			checkRefused(t, server, "permission_denied")
+		})
+	}
+}
+
 // checkRefused checks that one request was refused, for this reason.
 func checkRefused(t *testing.T, o *telemetry, reason string) {
 	t.Helper()

@@ -59,7 +59,11 @@ func NewInterceptor(opts ...Option) *Interceptor {
 // open implements the Open hook.
 func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.Context, *stream, error) {
 	var untrusted trace.SpanContext
+	var carried *request
 	if !call.IsClient() {
+		if carried = i.requestOf(ctx, call); carried != nil {
+			carried.opened.Store(true)
+		}
 		ctx, untrusted = i.extract(ctx, call)
 	}
 	traced := i.tracer != nil && (i.traceFilter == nil || i.traceFilter(call))
@@ -76,7 +80,7 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 		s.start(untrusted)
 	}
 	if !call.IsClient() {
-		s.request = i.requestOf(ctx, call)
+		s.request = carried
 		s.join()
 	}
 	return s, s, nil
