@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -68,6 +69,9 @@ type request struct {
 	timeout  time.Duration // that was asked for
 	asks     bool
 	exempted bool // from the server's timeouts
+
+	mu   sync.Mutex
+	over bool // the connection may serve another request
 }
 
 // Read reads from the body. connect tells the client of its errors when it reads a
@@ -139,14 +143,20 @@ func (q *request) exempt() {
 
 // resume subjects what net/http reads of a request, whose handler has returned
 // before its end, to the server's timeout: on HTTP/1 it does so before it answers.
+// A stream that only a gate has begun ends later than its request.
 func (q *request) resume() {
-	if q.exempted && q.server.ReadTimeout > 0 && q.body {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.exempted && !q.over && q.server.ReadTimeout > 0 && q.body {
 		_ = http.NewResponseController(q.to).SetReadDeadline(time.Now().Add(q.server.ReadTimeout))
 	}
 }
 
 // restore subjects what is left to send to the server's timeout.
 func (q *request) restore() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.over = true
 	if q.exempted && q.server.WriteTimeout > 0 {
 		_ = http.NewResponseController(q.to).SetWriteDeadline(time.Now().Add(q.server.WriteTimeout))
 	}
