@@ -17,8 +17,8 @@ func DigestKey(key string) KeyDigest { return sha256.Sum256([]byte(key)) }
 
 // APIKey authenticates callers by a key in a header, such as "X-Api-Key". Lookup gets
 // the key's digest, so that nothing that compares keys can leak them by its timing, and
-// returns whose it is: [ErrInvalid] if nobody's. It panics if the header has no name or
-// lookup is nil.
+// returns whose it is: [ErrInvalid] if nobody's. The key is all of the header's value, of
+// Authorization with its scheme. It panics if the header has no name or lookup is nil.
 func APIKey(header string, lookup func(context.Context, KeyDigest) (*Identity, error)) Authenticator {
 	if header == "" || lookup == nil {
 		panic("auth: APIKey: no header, or nil lookup")

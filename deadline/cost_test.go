@@ -3,7 +3,6 @@ package deadline_test
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"testing"
 	"time"
 
@@ -156,7 +155,7 @@ func TestAllocations(t *testing.T) {
 						return testing.AllocsPerRun(100, func() { run(t.Context()) })
 					},
 					"unary": func(i connect.Interceptor) float64 {
-						req := unaryRequest(t, client)
+						req := conntest.UnaryRequest(t, client)
 						res := connect.NewResponse(&conntest.Message{})
 						f := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
 						return testing.AllocsPerRun(100, func() { _, _ = f(t.Context(), req) })
@@ -171,26 +170,4 @@ func TestAllocations(t *testing.T) {
 			})
 		}
 	}
-}
-
-// unaryRequest returns a request as an interceptor sees it. Only connect can make
-// one that belongs to a client.
-func unaryRequest(t *testing.T, client bool) connect.AnyRequest {
-	t.Helper()
-	var req connect.AnyRequest = connect.NewRequest(&conntest.Message{})
-	if client {
-		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
-			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-				req = r
-				return nil, conntest.ErrOver
-			}
-		})
-		clients := conntest.NewClients(http.DefaultClient, "http://localhost", connect.WithInterceptors(grab))
-		_, _ = clients.Unary.CallUnary(t.Context(), connect.NewRequest(&conntest.Message{}))
-		if !req.Spec().IsClient {
-			t.Fatal("not a client's request")
-		}
-	}
-	req.Header()
-	return req
 }

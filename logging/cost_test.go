@@ -18,29 +18,10 @@ import (
 	"github.com/interconnect-go/interconnect/streamwrap/streamwraptest"
 )
 
-// unaryRequest returns a request as an interceptor sees it. Only connect can make one
-// that belongs to a client.
-func unaryRequest(tb testing.TB, client bool) connect.AnyRequest {
-	tb.Helper()
-	var req connect.AnyRequest = connect.NewRequest(&conntest.Message{})
-	if client {
-		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
-			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-				req = r
-				return nil, connect.NewError(connect.CodeUnknown, http.ErrAbortHandler)
-			}
-		})
-		clients := conntest.NewClients(http.DefaultClient, "http://localhost:8080", connect.WithInterceptors(grab))
-		_, _ = clients.Unary.CallUnary(tb.Context(), connect.NewRequest(&conntest.Message{}))
-	}
-	req.Header()
-	return req
-}
-
 // unary returns a unary RPC through an interceptor.
 func unary(tb testing.TB, client bool, i connect.Interceptor) func() {
 	tb.Helper()
-	req := unaryRequest(tb, client)
+	req := conntest.UnaryRequest(tb, client)
 	res := connect.NewResponse(&conntest.Message{})
 	f := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
 	ctx := tb.Context()

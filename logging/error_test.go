@@ -60,7 +60,7 @@ func TestErrorText(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var j journal
-			failWith(t, logging.NewInterceptor(j.logger(slog.LevelDebug), tt.opts...), unaryRequest(t, false), failure(t, "the text", secretive))
+			failWith(t, logging.NewInterceptor(j.logger(slog.LevelDebug), tt.opts...), conntest.UnaryRequest(t, false), failure(t, "the text", secretive))
 			records := j.records(t, "")
 			if len(records) != 1 {
 				t.Fatal(&j)
@@ -84,7 +84,7 @@ func TestErrorsAreBounded(t *testing.T) {
 		details = append(details, wrapperspb.String(strings.Repeat("d", 10_000)))
 	}
 	var j journal
-	failWith(t, logging.NewInterceptor(j.logger(slog.LevelDebug)), unaryRequest(t, false), failure(t, strings.Repeat("ä", 10_000), details...))
+	failWith(t, logging.NewInterceptor(j.logger(slog.LevelDebug)), conntest.UnaryRequest(t, false), failure(t, strings.Repeat("ä", 10_000), details...))
 	_ = j.only(t, "rpc")
 	if n := len(j.String()); n > 5000 {
 		t.Errorf("the record has %d bytes", n)
@@ -115,7 +115,7 @@ func TestPanicsOfHandlers(t *testing.T) {
 						t.Errorf("the panic came out as %v", p)
 					}
 				}()
-				_, _ = f(t.Context(), unaryRequest(t, false))
+				_, _ = f(t.Context(), conntest.UnaryRequest(t, false))
 			}()
 			record := j.only(t, "rpc")
 			want(t, record, map[string]any{
@@ -139,7 +139,7 @@ func TestTextsThatPanic(t *testing.T) {
 	var nobody *nameless
 	var j journal
 	i := logging.NewInterceptor(j.logger(slog.LevelDebug))
-	failWith(t, i, unaryRequest(t, false), connect.NewError(connect.CodeInternal, nobody))
+	failWith(t, i, conntest.UnaryRequest(t, false), connect.NewError(connect.CodeInternal, nobody))
 	want(t, j.only(t, "rpc"), map[string]any{"rpc.response.status_code": "INTERNAL", "error.message": "", "log.panics": nil})
 	if text, _ := logging.Renderer()(opaque{}, 100); text != "null" {
 		t.Error(text)

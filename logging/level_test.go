@@ -24,7 +24,7 @@ func fail(tb testing.TB, i connect.Interceptor, client bool, err error) {
 		}
 		return connect.NewResponse(conntest.Text("")), nil
 	})
-	_, _ = f(tb.Context(), unaryRequest(tb, client))
+	_, _ = f(tb.Context(), conntest.UnaryRequest(tb, client))
 }
 
 // TestLevels: each code on each side.
@@ -85,7 +85,7 @@ func TestExpectedEndings(t *testing.T) {
 		f := logging.NewInterceptor(j.logger(slog.LevelDebug)).WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
 			return nil, connect.NewError(connect.CodeCanceled, context.Canceled)
 		})
-		_, _ = f(ctx, unaryRequest(t, false))
+		_, _ = f(ctx, conntest.UnaryRequest(t, false))
 		want(t, j.only(t, "rpc"), map[string]any{
 			"level": "WARN", "connect.outcome": "deadline_exceeded", "rpc.response.status_code": "CANCELLED",
 		})

@@ -27,9 +27,9 @@ var _ connect.Interceptor = (*Interceptor)(nil)
 // NewInterceptor returns an interceptor that writes to a logger. It panics if the
 // logger is nil.
 //
-// On handlers use [connect.WithInterceptors], or [Interceptor.HandlerOption] if there
-// is no Engine: then requests that a gate behind it refuses, or that do not decode,
-// have records too.
+// On handlers use [Interceptor.HandlerOption]: then requests that a gate behind it
+// refuses, or that do not decode, have a record with all that is known of the RPC. With
+// [connect.WithInterceptors] [AccessLog] has one, but without trace ids.
 func NewInterceptor(logger *slog.Logger, opts ...Option) *Interceptor {
 	if logger == nil {
 		panic("logging: NewInterceptor: nil Logger")

@@ -70,7 +70,7 @@ func TestMetadataIsBounded(t *testing.T) {
 	t.Parallel()
 	var j journal
 	i := logging.NewInterceptor(j.logger(slog.LevelDebug), logging.WithRequestMetadata("*"))
-	req := unaryRequest(t, false)
+	req := conntest.UnaryRequest(t, false)
 	for n := range 500 {
 		req.Header().Set(fmt.Sprintf("X-%d-%s", n, strings.Repeat("k", 1000)), "v")
 	}

@@ -30,7 +30,7 @@ func TestSamplingAddsUp(t *testing.T) {
 			t.Parallel()
 			var j journal
 			i := logging.NewInterceptor(j.logger(slog.LevelDebug), logging.WithSampling(sampler))
-			req, res := unaryRequest(t, false), connect.NewResponse(conntest.Text(""))
+			req, res := conntest.UnaryRequest(t, false), connect.NewResponse(conntest.Text(""))
 			f := i.WrapUnary(func(ctx context.Context, _ connect.AnyRequest) (connect.AnyResponse, error) {
 				if ctx.Value(failing{}) != nil {
 					return nil, connect.NewError(connect.CodeNotFound, errors.New("no"))
@@ -98,7 +98,7 @@ func TestSamplingKeeps(t *testing.T) {
 				<-time.After(wait)
 				return connect.NewResponse(conntest.Text("")), err
 			})
-			_, _ = f(ctx, unaryRequest(t, false))
+			_, _ = f(ctx, conntest.UnaryRequest(t, false))
 		}
 		call(t.Context(), 0, nil)
 		call(t.Context(), 0, connect.NewError(connect.CodeNotFound, errors.New("no")))

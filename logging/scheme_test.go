@@ -81,7 +81,7 @@ func TestTraceIDs(t *testing.T) {
 			i := logging.NewInterceptor(j.logger(slog.LevelDebug), append(tt.opts, logging.WithStart(slog.LevelInfo), logging.WithMessages(slog.LevelInfo))...)
 			res := connect.NewResponse(conntest.Text(""))
 			f := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
-			_, _ = f(tt.ctx, unaryRequest(t, false))
+			_, _ = f(tt.ctx, conntest.UnaryRequest(t, false))
 			records := j.records(t, "")
 			if len(records) != 4 {
 				t.Fatal(&j)
@@ -116,7 +116,7 @@ func TestAttempts(t *testing.T) {
 			}
 			return connect.NewResponse(conntest.Text("")), nil
 		})))
-	_, _ = f(t.Context(), unaryRequest(t, true))
+	_, _ = f(t.Context(), conntest.UnaryRequest(t, true))
 	want(t, outer.only(t, "rpc"), map[string]any{"rpc.attempts": 3, "rpc.attempt": nil, "rpc.response.status_code": "OK"})
 	records := inner.records(t, "rpc")
 	if len(records) != 3 {

@@ -64,15 +64,19 @@ func (s *servers[T]) do(server string, f func(*T)) {
 // window sums what happened lately, in slots that it reuses.
 type window struct {
 	slots  [windowSlots]float64
-	newest int64 // the number of the newest slot, since some beginning
+	began  time.Time
+	newest int64 // the number of the newest slot, since then
 }
 
 const windowSlots = 10
 
 // add adds to the slot of now, and returns the sum of all.
 func (w *window) add(n float64, now time.Time, length time.Duration) float64 {
-	slot := now.UnixNano() / int64(length/windowSlots)
-	if w.newest == 0 || slot-w.newest >= windowSlots {
+	if w.began.IsZero() {
+		w.began = now
+	}
+	slot := int64(now.Sub(w.began) / (length / windowSlots)) // of the monotonic clock
+	if slot-w.newest >= windowSlots {
 		w.slots, w.newest = [windowSlots]float64{}, slot
 	}
 	for ; w.newest < slot; w.newest++ {

@@ -37,7 +37,9 @@ type Hooks[S any] struct {
 	// Header runs once per RPC, just before this side's headers leave: request
 	// headers on clients, response headers on handlers. That is after the Send
 	// hooks of the first message, or without a message if none is sent first;
-	// on handlers at the latest when they return. An error refuses the RPC.
+	// on handlers at the latest when they return, also if they fail or an
+	// interceptor further in refuses, but not if a gate does. An error refuses the
+	// RPC.
 	Header func(s *S, ctx context.Context, header http.Header) error
 
 	// Send runs before a message leaves. It may change the message in place,

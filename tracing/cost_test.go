@@ -2,7 +2,6 @@ package tracing_test
 
 import (
 	"context"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -38,32 +37,11 @@ func freeConn(procedure string, client bool) *conntest.FreeConn {
 // unary returns a function that makes a unary RPC behind an interceptor.
 func unary(tb testing.TB, i connect.Interceptor, client bool) func(context.Context) {
 	tb.Helper()
-	req := unaryRequest(tb, client)
+	req := conntest.UnaryRequest(tb, client)
 	req.Header().Set("Traceparent", traceparent)
 	res := connect.NewResponse(&conntest.Message{})
 	f := i.WrapUnary(func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil })
 	return func(ctx context.Context) { _, _ = f(ctx, req) }
-}
-
-// unaryRequest returns a request as an interceptor sees it. Only connect can make
-// one that belongs to a client.
-func unaryRequest(tb testing.TB, client bool) connect.AnyRequest {
-	tb.Helper()
-	var req connect.AnyRequest = connect.NewRequest(&conntest.Message{})
-	if client {
-		grab := connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
-			return func(_ context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
-				req = r
-				return nil, conntest.ErrOver
-			}
-		})
-		clients := conntest.NewClients(http.DefaultClient, "http://localhost:80", connect.WithInterceptors(grab))
-		_, _ = clients.Unary.CallUnary(tb.Context(), connect.NewRequest(&conntest.Message{}))
-		if !req.Spec().IsClient {
-			tb.Fatal("not a client's request")
-		}
-	}
-	return req
 }
 
 func side(client bool) string {

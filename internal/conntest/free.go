@@ -23,7 +23,7 @@ type Messages interface {
 type FreeConn struct {
 	RPC     connect.Spec
 	From    connect.Peer
-	Headers http.Header // of both directions
+	Headers http.Header // of both directions; they stay from run to run
 	Over    bool
 }
 

@@ -60,7 +60,9 @@ func (s Service) register(mux *http.ServeMux, opts ...connect.HandlerOption) {
 	mux.Handle(BidiProcedure, connect.NewBidiStreamHandler(BidiProcedure, s.Bidi, opts...))
 }
 
-// ServeStreams returns a service with the same handler for all streams.
+// ServeStreams returns a service with the same handler for all streams. A client
+// stream is answered with "done" when it returns nil, and must not send; a server
+// stream's request has been read.
 func ServeStreams(serve func(ctx context.Context, conn connect.StreamingHandlerConn) error) Service {
 	return Service{
 		Client: func(ctx context.Context, s *connect.ClientStream[Message]) (*connect.Response[Message], error) {
