@@ -96,7 +96,7 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 	g := c.group
 	if *returned {
 		g.leave(bits)
-		if c.s.guard.ending.Load() {
+		if c.s.guard.ending.Load() != nil {
 			c.s.guard.endGroup(g)
 		}
 		return
@@ -106,7 +106,7 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 		err := connect.NewError(connect.CodeInternal, errPanic)
 		c.s.guard.interrupt(context.Canceled, err, err)
 		g.setErrors(err)
-		c.finish(terminal{kind: Panicked, result: err, panic: p})
+		c.finish(terminal{kind: Panicked, result: err, panic: &p})
 	}
 	g.leave(bits)
 	if p != nil { // else it is runtime.Goexit, which goes on by itself
@@ -121,7 +121,7 @@ func (c *clientConn) CloseRequest() error {
 	defer runtime.KeepAlive(c)
 	guard := &c.s.guard
 	if c.group.state.has(done) {
-		if guard.ending.Load() || !guard.opened.Load() {
+		if guard.ending.Load() != nil || !guard.opened.Load() {
 			return nil
 		}
 		return c.inner.CloseRequest()
@@ -175,7 +175,7 @@ func (c *clientConn) CloseResponse() error {
 	if err == nil {
 		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
 	}
-	waits := g.root && !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
+	waits := g.root && !s.call.marks.has(headersKnown) && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
 	if !g.claim() {
 		return c.closeWire()
 	}
@@ -240,7 +240,7 @@ func (c *clientConn) send(msg any) error {
 	err := c.inner.Send(msg)
 	if err == nil {
 		if c.group.edge && c.s.call.spec.StreamType == connect.StreamTypeServer {
-			c.s.call.headersKnown.Store(true) // that is what it waited for
+			c.s.call.marks.add(headersKnown) // that is what it waited for
 		}
 		return nil
 	}
@@ -259,12 +259,12 @@ func (c *clientConn) send(msg any) error {
 // even begin its request before Receive.
 func (c *clientConn) receive(msg any) error {
 	call := &c.s.call
-	if c.group.edge && !c.s.guard.foreign && !call.headersKnown.Load() {
+	if c.group.edge && !c.s.guard.foreign && !call.marks.has(headersKnown) {
 		_ = c.inner.ResponseHeader()
 		if err := c.s.guard.err(); err != nil {
 			return err
 		}
-		call.headersKnown.Store(true)
+		call.marks.add(headersKnown)
 	}
 	if err := c.s.guard.err(); err != nil {
 		return err
@@ -300,10 +300,11 @@ func (c *clientConn) noteResponse(err error) {
 	call := &c.s.call
 	switch {
 	case err == nil:
-		call.headersKnown.Store(true)
+		if !call.marks.has(headersKnown) {
+			call.marks.add(headersKnown)
+		}
 	case isEOF(err), connect.IsWireError(err), !c.s.guard.foreign && c.s.guard.err() == nil:
-		call.headersKnown.Store(true)
-		call.trailerKnown.Store(true)
+		call.marks.add(headersKnown | trailerKnown)
 	}
 }
 

@@ -136,8 +136,10 @@ func (x *clientExchange) contextEnded() {
 
 // catchUp resets the request if the Call ended before it had this exchange.
 func (x *clientExchange) catchUp(call *Call) {
-	if s := call.client; s != nil && x.out != nil && s.guard.ending.Load() {
-		x.out.fail(s.guard.result, s.guard.result)
+	if s := call.client; s != nil && x.out != nil {
+		if i := s.guard.ending.Load(); i != nil {
+			x.out.fail(i.result, i.result)
+		}
 	}
 }
 

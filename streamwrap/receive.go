@@ -18,8 +18,8 @@ const nobody = -1
 
 // receive runs one Receive with its hooks.
 func (g *group) receive(from receiver, msg any) error {
-	if g.recvErr != nil {
-		return g.recvErr
+	if err := g.recvRefusal.error(); err != nil {
+		return err
 	}
 	if err := from.receivable(); err != nil {
 		return from.conclude(err, nobody)
@@ -104,7 +104,7 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refus
 		}
 		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
 			refuser, refusal = i, g.call.refused(err)
-			g.lost = i + 1 // the refuser included
+			g.recvRefusal = &refused{by: g.distance(i)} // all up to it did not get the message
 			m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed = 0, nil, refusal, -1, false
 		}
 	}
