@@ -40,7 +40,7 @@ func (c *clientConn) Send(msg any) error {
 	case over:
 		return c.sendAfterEnd(msg)
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(sendBusy|sendHook, &returned)
@@ -73,7 +73,7 @@ func (c *clientConn) Receive(msg any) error {
 	case over:
 		return g.result
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(recvBusy|recvHook, &returned)
@@ -152,7 +152,7 @@ func (c *clientConn) openByClosing() error {
 	case over:
 		return sendEOF()
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(sendBusy|sendHook, &returned)
@@ -258,18 +258,29 @@ func (c *clientConn) send(msg any) error {
 // never gets to end a canceled request cleanly. Somebody else's stream may not
 // even begin its request before Receive.
 func (c *clientConn) receive(msg any) error {
-	call := &c.s.call
-	if c.group.edge && !c.s.guard.foreign && !call.marks.has(headersKnown) {
-		_ = c.inner.ResponseHeader()
-		if err := c.s.guard.err(); err != nil {
+	if c.group.edge && !c.s.guard.foreign && !c.s.call.marks.has(headersKnown) {
+		if err := c.awaitHeaders(); err != nil {
 			return err
 		}
-		call.marks.add(headersKnown)
 	}
 	if err := c.s.guard.err(); err != nil {
 		return err
 	}
-	err := c.inner.Receive(msg)
+	return c.received(c.inner.Receive(msg))
+}
+
+func (c *clientConn) awaitHeaders() error {
+	_ = c.inner.ResponseHeader()
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
+	c.s.call.marks.add(headersKnown)
+	return nil
+}
+
+// received returns what the result of the inner conn becomes.
+func (c *clientConn) received(err error) error {
+	call := &c.s.call
 	c.noteResponse(err)
 	unary := call.spec.StreamType == connect.StreamTypeClient
 	switch {

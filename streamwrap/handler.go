@@ -279,7 +279,7 @@ func (c *handlerConn) enter(busy, hook uint32) error {
 	case over:
 		return c.group.over()
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	default:
 		return nil
 	}
