@@ -190,6 +190,16 @@ func (c *Call) StreamType() connect.StreamType { return c.spec.StreamType }
 // Start returns when the first interceptor or gate of the chain saw the RPC.
 func (c *Call) Start() time.Time { return c.start }
 
+// Elapsed returns how long after Start a message left or arrived, for the hooks that
+// are told of it, Sent and Received: when the first of them asked. The others learn
+// the same, which saves them a reading of the clock. The message must be of this Call.
+func (c *Call) Elapsed(m *Message) time.Duration {
+	if m.at == 0 {
+		m.at = time.Since(c.start) + 1 // not 0, even at once
+	}
+	return m.at - 1
+}
+
 // Peer returns the other side and the protocol. It is unknown, false, in the
 // Open hook of streaming clients, where the stream does not exist yet.
 func (c *Call) Peer() (connect.Peer, bool) {

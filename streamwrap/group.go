@@ -30,9 +30,10 @@ const (
 type group struct {
 	state      state
 	has        events // hooks that any layer has
-	root       bool   // client: its end is the end of the Call
-	edge       bool   // it is the group nearest the wire
-	concluding bool   // Return hooks run
+	client     bool
+	root       bool // client: its end is the end of the Call
+	edge       bool // it is the group nearest the wire
+	concluding bool // Return hooks run
 
 	call   *Call
 	layers []layer // in chain order
@@ -88,7 +89,7 @@ func (g *group) near(i int) *layer { return &g.layers[g.distance(i)] }
 // distance turns an index in chain order into the distance from the stream's
 // user, and back.
 func (g *group) distance(i int) int {
-	if g.call.spec.IsClient {
+	if g.client {
 		return i
 	}
 	return len(g.layers) - 1 - i

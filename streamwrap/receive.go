@@ -25,7 +25,8 @@ func (g *group) receive(from receiver, msg any) error {
 		return from.conclude(err, nobody)
 	}
 	passed, err := g.receiveHooks()
-	g.recvMsg.Seq, g.recvMsg.WireBytes, g.recvMsg.Compressed = 0, -1, false
+	m := &g.recvMsg
+	m.Seq, m.WireBytes, m.Compressed, m.at = 0, -1, false, 0
 	if err != nil {
 		return g.concludeReceive(from, msg, passed, passed, err)
 	}

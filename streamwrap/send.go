@@ -28,7 +28,7 @@ func (g *group) send(to sender, msg any) error {
 		err = g.beforeWire(to)
 	}
 	m := &g.sendMsg
-	m.Seq, m.Msg, m.WireBytes, m.Compressed = 0, msg, -1, false
+	m.Seq, m.Msg, m.WireBytes, m.Compressed, m.at = 0, msg, -1, false, 0
 	if err == nil {
 		err = g.sendMessage(to, msg, m)
 		if g.has&hasSent == 0 || !g.state.resume(sendHook) {

@@ -260,7 +260,7 @@ func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
 
 func (u *unary) about(msg any, err error, elapsed time.Duration) *Message {
 	m := &u.message
-	m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed, m.Elapsed = 0, msg, err, -1, false, elapsed
+	m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed, m.Elapsed, m.at = 0, msg, err, -1, false, elapsed, 0
 	return m
 }
 
