@@ -63,7 +63,7 @@ func (c *Call) begin(ctx context.Context, spec connect.Spec) {
 	c.spec = spec
 	c.start = time.Now()
 	c.scope.call, c.scope.parent = c, ctx
-	if ctx.Value(joinKey{}) != nil || !spec.IsClient {
+	if !spec.IsClient || ctx.Value(joinKey{}) != nil {
 		return // what is in ctx is another RPC, not an attempt of this one
 	}
 	if outer, ok := CallFromContext(ctx); ok && outer.same(spec) {

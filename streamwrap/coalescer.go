@@ -39,7 +39,7 @@ type coalescer struct {
 	piece atomic.Int64 // what is being written
 
 	mu      sync.Mutex
-	changed sync.Cond // any of the following
+	changed waitable  // any of the following
 	waiting *buffer   // nil: nothing waits
 	busy    bool      // somebody uses to, without the lock
 	burst   bool      // that is the goroutine
@@ -90,7 +90,7 @@ func (c *coalescer) accept(p []byte) (int, error) {
 			}
 			return len(p), nil
 		}
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 		if err := c.usable(); err != nil {
 			return 0, err
 		}
@@ -112,7 +112,7 @@ func (c *coalescer) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.busy && !c.burst { // the handler has two goroutines
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	switch err := c.usable(); {
 	case err != nil:
@@ -157,7 +157,7 @@ func (c *coalescer) run() {
 		c.alone = aloneAfter // it was none
 	}
 	c.busy = false
-	c.changed.Broadcast()
+	c.changed.broadcast()
 }
 
 // transfer writes what waits, and then p, and flushes if it is to, without the
@@ -165,7 +165,7 @@ func (c *coalescer) run() {
 func (c *coalescer) transfer(p []byte, flushes bool) error {
 	b := c.waiting
 	c.waiting, c.busy = nil, true
-	c.changed.Broadcast() // there is room
+	c.changed.broadcast() // there is room
 	c.calls.Add(1)
 	c.mu.Unlock()
 	err := errUnwritten
@@ -182,7 +182,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 			c.err = err
 		}
 		c.busy = false
-		c.changed.Broadcast()
+		c.changed.broadcast()
 	}()
 	err = c.writeOut(b, p, flushes)
 	return err
@@ -225,7 +225,7 @@ func (c *coalescer) inform(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.busy {
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	if c.usable() == nil {
 		c.to.WriteHeader(status)
@@ -246,9 +246,9 @@ func (c *coalescer) finish(drop, flushes bool) (panicked any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.changed.Broadcast() // a Write may wait for room
+	c.changed.broadcast() // a Write may wait for room
 	for c.busy {
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	defer func() {
 		c.waiting.release()

@@ -176,9 +176,10 @@ func (g *guard) check() {
 	if err := call.scope.parent.Err(); err != nil {
 		g.endedBy(call.scope.parent, err)
 	}
-	for _, ctx := range g.adopted { // complete before anybody else checks
+	for i := range g.adopted { // complete, but for the stops, before anybody else checks
+		ctx := g.adopted[i].Context
 		if err := ctx.Err(); err != nil {
-			g.endedBy(ctx.Context, err)
+			g.endedBy(ctx, err)
 		}
 	}
 }
