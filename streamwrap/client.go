@@ -51,7 +51,7 @@ func (s *clientStream) recoverOpen(returned *bool) {
 	}
 	p := recover()
 	err := connect.NewError(connect.CodeInternal, errPanic)
-	t := terminal{kind: Panicked, result: err, panic: &p}
+	t := terminal{kind: Panicked, result: err, panicked: &p}
 	unwrapped := len(s.layers)
 	for g := s.groups; g != nil; g = g.next {
 		unwrapped -= len(g.layers)

@@ -106,7 +106,7 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 		err := connect.NewError(connect.CodeInternal, errPanic)
 		c.s.guard.interrupt(context.Canceled, err, err)
 		g.setErrors(err)
-		c.finish(terminal{kind: Panicked, result: err, panic: &p})
+		c.finish(terminal{kind: Panicked, result: err, panicked: &p})
 	}
 	g.leave(bits)
 	if p != nil { // else it is runtime.Goexit, which goes on by itself

@@ -40,9 +40,9 @@ func (l *layer) returns(err error) error {
 
 // terminal is how the RPC ended.
 type terminal struct {
-	kind   Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
-	result error   // what the stream's user gets from now on
-	panic  *any
+	kind     Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
+	result   error   // what the stream's user gets from now on
+	panicked *any
 }
 
 // claim decides who reports the terminal event: the first one.
@@ -112,8 +112,8 @@ func (g *group) endHooks(i int, e *End) {
 		e.Outcome = g.call.outcome(l.err)
 	}
 	e.Panic = nil
-	if g.panic != nil {
-		e.Panic = *g.panic
+	if g.panicked != nil {
+		e.Panic = *g.panicked
 	}
 	if l.panicked != nil {
 		e.Outcome, e.Panic = Panicked, *l.panicked
