@@ -109,7 +109,7 @@ func (s *stream) messageSent(_ context.Context, m *streamwrap.Message) {
 	s.sending.end()
 	if m.Err == nil {
 		s.sent.Add(1)
-		s.message()
+		s.message(m)
 	}
 }
 
@@ -125,7 +125,7 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 	switch {
 	case m.Err == nil:
 		s.received.Add(1)
-		s.message()
+		s.message(m)
 	case errors.Is(m.Err, io.EOF):
 		s.complete.Store(true)
 	}
@@ -143,9 +143,9 @@ func (o *operation) begin(s *stream, limit time.Duration) {
 func (o *operation) end() { o.began.Store(0) }
 
 // message notes that the stream is not idle.
-func (s *stream) message() {
+func (s *stream) message(m *streamwrap.Message) {
 	if s.policy.Idle > 0 {
-		s.active.Store(int64(s.now()))
+		s.active.Store(int64(s.call.Elapsed(m)))
 	}
 }
 

@@ -147,16 +147,17 @@ func (s *stream) received(ctx context.Context, m *streamwrap.Message) error {
 func (s *stream) message(ctx context.Context, m *streamwrap.Message, count *atomic.Int64, sent bool) {
 	count.Store(m.Seq)
 	if s.streams() {
-		s.touch()
+		s.touch(s.call.Elapsed(m))
 	}
 	if s.messageLevel != LevelNone || s.payloads != nil {
 		s.writeMessage(ctx, m, sent)
 	}
 }
 
-// touch notes that something happens on the stream. Both sides may do so at once.
-func (s *stream) touch() {
-	now := int64(time.Since(s.call.Start()))
+// touch notes that something happens on the stream, so long after its start. Both
+// sides may do so at once.
+func (s *stream) touch(at time.Duration) {
+	now := int64(at)
 	before := s.last.Swap(now)
 	for {
 		gap := s.gap.Load()
@@ -171,7 +172,7 @@ func (s *stream) end(ctx context.Context, e *streamwrap.End) {
 	defer s.handler.isolate()
 	s.timers.stop()
 	if s.streams() {
-		s.touch()
+		s.touch(e.Elapsed)
 	}
 	if s.access == nil {
 		s.writeEnd(ctx, e, nil, stackOf(e))

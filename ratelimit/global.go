@@ -37,6 +37,16 @@ func (g *Global) Reserve(_ string, n int, wait time.Duration) (delay time.Durati
 	return g.gcra.reserve(&g.tat, n, wait)
 }
 
+// takeNow implements taker.
+func (g *Global) takeNow(_ string, n int) bool {
+	q, isReal := g.gcra.request(n, 0)
+	if !isReal {
+		return false
+	}
+	_, ok := g.gcra.swap(&g.tat, q)
+	return ok
+}
+
 // owe implements debtor.
 func (g *Global) owe(_ string, n int) { g.gcra.swap(&g.tat, g.gcra.debt(n)) }
 

@@ -139,6 +139,12 @@ func (k *Keyed) Reserve(key string, n int, wait time.Duration) (delay time.Durat
 	return k.decide(k.hash(key), n, wait)
 }
 
+// takeNow implements taker.
+func (k *Keyed) takeNow(key string, n int) bool {
+	_, r := k.decide(k.hash(key), n, 0)
+	return r.OK && n > 0
+}
+
 // Give implements [Limiter].
 func (k *Keyed) Give(_ context.Context, key string, n int) { k.give(k.hash(key), n) }
 

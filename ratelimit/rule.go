@@ -41,6 +41,9 @@ func (u Unit) String() string {
 // bytes reports whether the unit is bytes.
 func (u Unit) bytes() bool { return u == ReceivedBytes || u == SentBytes }
 
+// admission reports whether the unit is of RPCs, not of their messages.
+func (u Unit) admission() bool { return u == Calls || u == Concurrent }
+
 // Mode is what happens to what a limit does not allow.
 type Mode uint8
 

@@ -17,6 +17,10 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 		}
 		return nil
 	}
+	if !one.On.admission() && one.now(n) {
+		one.taken = n
+		return nil
+	}
 	result, waited, err := s.ask(ctx, one, n)
 	one.result = result
 	switch {
@@ -36,6 +40,17 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 		return nil
 	}
 	return refusal(s.call, one.rule, result, errExceeded)
+}
+
+// taker is a Limiter that can take what is there at once for less than a Result costs.
+// It takes nothing that its Take would not.
+type taker interface{ takeNow(key string, n int) bool }
+
+// now takes n events if nobody has to wait for them. Who waits has his turn already, and
+// is not overtaken. Nobody looks at the Result of a message that may pass.
+func (one *share) now(n int) bool {
+	l, ok := one.Limiter.(taker)
+	return ok && l.takeNow(one.key, n)
 }
 
 // unknown lets pass what the limiter cannot tell of, unless it says otherwise.

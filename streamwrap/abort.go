@@ -14,14 +14,13 @@ func (c *Call) cause(ctx context.Context) error {
 	if c.client == nil {
 		return context.Cause(ctx)
 	}
-	guard := &c.client.guard
-	switch {
-	case !guard.ending.Load():
+	switch i := c.client.guard.ending.Load(); {
+	case i == nil:
 		return nil
-	case guard.cause != nil:
-		return guard.cause
+	case i.cause != nil:
+		return i.cause
 	default:
-		return guard.ctxErr
+		return i.ctxErr
 	}
 }
 
@@ -44,10 +43,9 @@ func (c *Call) Abort(cause error) (enforced bool) {
 		c.mu.Unlock()
 		return false
 	}
-	first := c.abortErr == nil
+	first := c.abort.Load() == nil
 	if first {
-		c.abortErr = err
-		c.isAborted.Store(true)
+		c.abort.Store(&err)
 	}
 	c.mu.Unlock()
 	if first {
@@ -82,8 +80,8 @@ func (c *Call) Enforceable() bool {
 
 // aborted returns the coded cause of Abort, nil if there was none.
 func (c *Call) aborted() error {
-	if c.isAborted.Load() {
-		return c.abortErr
+	if err := c.abort.Load(); err != nil {
+		return *err
 	}
 	return nil
 }
@@ -94,7 +92,7 @@ func (c *Call) refused(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.refusal == nil {
-		c.refusal = err
+		c.refusal = &err
 	}
 	return err
 }
@@ -107,7 +105,7 @@ func (c *Call) outcome(err error) Outcome {
 	c.mu.Lock()
 	refusal := c.refusal
 	c.mu.Unlock()
-	if refusal != nil && errors.Is(err, refusal) {
+	if refusal != nil && errors.Is(err, *refusal) {
 		return Refused
 	}
 	o := outcomeOf(err)

@@ -57,23 +57,33 @@ type attemptLayer struct {
 	s any
 }
 
-// watchAttempts registers an interceptor whose Open has run.
+// watchAttempts registers an interceptor of a unary RPC whose Open has run. Those of
+// streams are among the layers.
 func (c *Call) watchAttempts(t *table, s any) {
 	if t.attempt == nil || !c.spec.IsClient {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.attempts == nil {
-		c.attempts = c.fewAttempts[:0]
+	p := c.unary
+	if p.attempts == nil {
+		p.attempts = p.few[:0]
 	}
-	c.attempts = append(c.attempts, attemptLayer{t, s})
+	p.attempts = append(p.attempts, attemptLayer{t, s})
 }
 
-func (c *Call) attemptLayers() []attemptLayer {
+// attemptLayers returns the interceptors whose Open has run; of a stream also those
+// that do not want to see attempts.
+func (c *Call) attemptLayers() (unary []attemptLayer, stream []layer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.attempts
+	if c.unary != nil {
+		return c.unary.attempts, nil
+	}
+	if c.client != nil {
+		return nil, c.client.layers
+	}
+	return nil, nil
 }
 
 // BeginAttempt is for interceptors that replace connections, such as a retry:
@@ -96,18 +106,28 @@ func BeginAttempt(ctx context.Context, a *Attempt) (_ context.Context, end func(
 		call = nil
 	}
 	var ends []func(error)
+	begin := func(t *table, s any) {
+		if t.attempt == nil {
+			return
+		}
+		if a.Header == nil {
+			a.Header = make(http.Header)
+		}
+		actx, end := t.attempt(s, ctx, a)
+		if actx != nil {
+			ctx = actx
+		}
+		if end != nil {
+			ends = append(ends, end)
+		}
+	}
 	if call != nil {
-		for _, l := range call.attemptLayers() {
-			if a.Header == nil {
-				a.Header = make(http.Header)
-			}
-			actx, end := l.t.attempt(l.s, ctx, a)
-			if actx != nil {
-				ctx = actx
-			}
-			if end != nil {
-				ends = append(ends, end)
-			}
+		unary, stream := call.attemptLayers()
+		for _, l := range unary {
+			begin(l.t, l.s)
+		}
+		for i := range stream {
+			begin(stream[i].t, stream[i].s)
 		}
 	}
 	a.scope = attemptContext{ctx, a}

@@ -27,43 +27,30 @@ type Call struct {
 
 	attempt *Attempt // set if parent is
 
-	// opening is true while the rest of the chain is being entered, and false
-	// while hooks run: an interceptor that finds the Call in its context while
-	// it is true is part of the same chain.
-	opening atomic.Bool
-	owned   atomic.Bool // an interceptor, not just a gate, will end it
-
-	headersLeft  atomic.Bool // handlers: the response's headers are out
-	headersKnown atomic.Bool // streaming clients: the response has arrived
-	trailerKnown atomic.Bool // streaming clients: the response has ended
-
-	isAborted atomic.Bool // abortErr is set
-
+	marks    marks
+	abort    atomic.Pointer[error]    // the coded cause of Abort
 	exchange atomic.Pointer[Exchange] // nil: unknown
 
-	mu       sync.Mutex
-	over     bool  // after the end: Abort comes too late
-	abortErr error // the coded cause of Abort
-	refusal  error // the first error of a hook
-	attempts []attemptLayer
+	mu      sync.Mutex
+	over    bool   // after the end: Abort comes too late
+	refusal *error // the first error of a hook
 
-	fewAttempts [2]attemptLayer // room for attempts: tracing and logging watch them
-
-	parts  parts
-	gates  *gates         // handlers, from the start: what gates opened
-	staged http.Header    // request headers, before there is a request
-	client *clientStream  // streaming clients, from the start
-	server *handlerStream // streaming handlers
+	// What connect hands to the interceptors. Which of them is set depends on
+	// the RPC's kind and side.
+	gates   *gates                       // handlers, from the start: what gates opened
+	staged  http.Header                  // request headers, before there is a request
+	unary   *unaryParts                  // unary
+	client  *clientStream                // streaming clients, from the start
+	server  *handlerStream               // streaming handlers
+	handler connect.StreamingHandlerConn // the same, and its conn
 }
 
-// parts is what connect hands to the interceptors of an RPC. Which ones are
-// set depends on its kind and side.
+// parts is what a Call is made of at some moment.
 type parts struct {
 	conn     connect.StreamingClientConn  // streaming clients
 	handler  connect.StreamingHandlerConn // streaming handlers
 	request  connect.AnyRequest           // unary
-	response connect.AnyResponse          // unary clients
-	answer   connect.AnyResponse          // unary handlers
+	response connect.AnyResponse          // unary
 	info     connect.CallInfo             // unary handlers
 	peer     *connect.Peer                // in a gate
 }
@@ -76,7 +63,7 @@ func (c *Call) begin(ctx context.Context, spec connect.Spec) {
 	c.spec = spec
 	c.start = time.Now()
 	c.scope.call, c.scope.parent = c, ctx
-	if ctx.Value(joinKey{}) != nil || !spec.IsClient {
+	if !spec.IsClient || ctx.Value(joinKey{}) != nil {
 		return // what is in ctx is another RPC, not an attempt of this one
 	}
 	if outer, ok := CallFromContext(ctx); ok && outer.same(spec) {
@@ -94,7 +81,7 @@ func (c *Call) same(spec connect.Spec) bool {
 // for this very RPC; nil if there are none.
 func joinable(ctx context.Context, spec connect.Spec) *Call {
 	c, _ := ctx.Value(joinKey{}).(*Call)
-	if c == nil || !c.same(spec) || !c.opening.Load() {
+	if c == nil || !c.same(spec) || !c.marks.has(opening) {
 		return nil
 	}
 	return c
@@ -103,7 +90,7 @@ func joinable(ctx context.Context, spec connect.Spec) *Call {
 // open runs an Open hook. A nested RPC that the hook makes with its context is
 // not part of this chain. The caller sets opening for the rest of the chain.
 func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error) {
-	c.opening.Store(false)
+	c.marks.remove(opening)
 	octx, state, err := t.open(ctx, c)
 	if err != nil {
 		return nil, nil, c.refused(err)
@@ -137,11 +124,11 @@ func (c *Call) isOver() bool {
 	return c.over
 }
 
-// respond makes a unary client's response known.
+// respond makes a unary RPC's response known.
 func (c *Call) respond(res connect.AnyResponse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.parts.response = res
+	c.unary.response = res
 }
 
 // CallFromContext returns the innermost Call of the context: in hooks and
@@ -185,22 +172,12 @@ func splitProcedure(procedure string) (service, method string) {
 	return procedure, ""
 }
 
-// answered makes a unary handler's response known.
-func (c *Call) answered(res connect.AnyResponse) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.parts.answer = res
-}
-
 // Response returns the response of a unary RPC, false if there is none: before it was
 // received or returned, after an error, and of streams. On handlers it has headers and
 // trailers of its own, which connect sends beside those of ResponseHeader and
 // ResponseTrailer.
 func (c *Call) Response() (connect.AnyResponse, bool) {
 	p := c.load()
-	if p.answer != nil {
-		return p.answer, true
-	}
 	return p.response, p.response != nil
 }
 
@@ -212,6 +189,16 @@ func (c *Call) StreamType() connect.StreamType { return c.spec.StreamType }
 
 // Start returns when the first interceptor or gate of the chain saw the RPC.
 func (c *Call) Start() time.Time { return c.start }
+
+// Elapsed returns how long after Start a message left or arrived, for the hooks that
+// are told of it, Sent and Received: when the first of them asked. The others learn
+// the same, which saves them a reading of the clock. The message must be of this Call.
+func (c *Call) Elapsed(m *Message) time.Duration {
+	if m.at == 0 {
+		m.at = time.Since(c.start) + 1 // not 0, even at once
+	}
+	return m.at - 1
+}
 
 // Peer returns the other side and the protocol. It is unknown, false, in the
 // Open hook of streaming clients, where the stream does not exist yet.
@@ -234,7 +221,17 @@ func (c *Call) Peer() (connect.Peer, bool) {
 func (c *Call) load() parts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.parts
+	p := parts{handler: c.handler}
+	if c.client != nil {
+		p.conn = c.client.wire
+	}
+	if u := c.unary; u != nil {
+		p.request, p.response, p.info = u.request, u.response, u.info
+	}
+	if c.gates != nil {
+		p.peer = &c.gates.peer
+	}
+	return p
 }
 
 // Exchange returns the HTTP exchange that carries the RPC, false if it is

@@ -27,9 +27,9 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		if err != nil {
 			conn = &refusedConn{spec: spec, header: make(http.Header), err: err}
 		} else {
-			call.opening.Store(true)
+			call.marks.add(opening)
 			conn = next(ctx, spec)
-			call.opening.Store(false)
+			call.marks.remove(opening)
 		}
 		returned = true
 		if index < 0 && !owner {
@@ -51,12 +51,12 @@ func (s *clientStream) recoverOpen(returned *bool) {
 	}
 	p := recover()
 	err := connect.NewError(connect.CodeInternal, errPanic)
-	t := terminal{kind: Panicked, result: err, panic: p}
+	t := terminal{kind: Panicked, result: err, panicked: &p}
 	unwrapped := len(s.layers)
 	for g := s.groups; g != nil; g = g.next {
 		unwrapped -= len(g.layers)
 	}
-	s.groups = &group{call: &s.call, layers: s.layers[:unwrapped], next: s.groups}
+	s.groups = &group{call: &s.call, client: true, layers: s.layers[:unwrapped], next: s.groups}
 	s.guard.interrupt(context.Canceled, err, err)
 	s.close()
 	s.endAll(t)
@@ -117,7 +117,8 @@ func (s *clientStream) open(ctx context.Context, t *table) (_ context.Context, i
 	if state == nil {
 		return octx, -1, nil
 	}
-	s.call.watchAttempts(t, state)
+	s.call.mu.Lock()
+	defer s.call.mu.Unlock()
 	s.layers = append(s.layers, layer{t: t, s: state, ctx: octx})
 	return octx, len(s.layers) - 1, nil
 }
@@ -135,7 +136,7 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	if s.groups != nil {
 		g = &group{}
 	}
-	g.call = &s.call
+	g.call, g.client = &s.call, true
 	if index >= 0 {
 		g.layers = s.layers[index : index+1 : index+1]
 		g.has = g.layers[0].t.has
@@ -145,7 +146,7 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	g.next, s.groups = s.groups, g
 	if s.wire == nil {
 		s.guard.foreign = !isConnects(conn)
-		s.wire, s.call.parts.conn = conn, conn
+		s.wire = conn
 		g.edge = true
 	}
 	return &clientConn{inner: conn, s: s, group: g}
@@ -192,7 +193,7 @@ func (s *clientStream) close() {
 	s.call.over = true
 	s.call.mu.Unlock()
 	s.guard.disarm()
-	if !s.guard.ending.Load() { // else the guard ends it, after the wire
+	if s.guard.ending.Load() == nil { // else the guard ends it, after the wire
 		s.call.scope.finish(context.Canceled, nil)
 	}
 }

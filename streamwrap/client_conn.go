@@ -40,7 +40,7 @@ func (c *clientConn) Send(msg any) error {
 	case over:
 		return c.sendAfterEnd(msg)
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(sendBusy|sendHook, &returned)
@@ -73,7 +73,7 @@ func (c *clientConn) Receive(msg any) error {
 	case over:
 		return g.result
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(recvBusy|recvHook, &returned)
@@ -96,7 +96,7 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 	g := c.group
 	if *returned {
 		g.leave(bits)
-		if c.s.guard.ending.Load() {
+		if c.s.guard.ending.Load() != nil {
 			c.s.guard.endGroup(g)
 		}
 		return
@@ -106,7 +106,7 @@ func (c *clientConn) exit(bits uint32, returned *bool) {
 		err := connect.NewError(connect.CodeInternal, errPanic)
 		c.s.guard.interrupt(context.Canceled, err, err)
 		g.setErrors(err)
-		c.finish(terminal{kind: Panicked, result: err, panic: p})
+		c.finish(terminal{kind: Panicked, result: err, panicked: &p})
 	}
 	g.leave(bits)
 	if p != nil { // else it is runtime.Goexit, which goes on by itself
@@ -121,7 +121,7 @@ func (c *clientConn) CloseRequest() error {
 	defer runtime.KeepAlive(c)
 	guard := &c.s.guard
 	if c.group.state.has(done) {
-		if guard.ending.Load() || !guard.opened.Load() {
+		if guard.ending.Load() != nil || !guard.opened.Load() {
 			return nil
 		}
 		return c.inner.CloseRequest()
@@ -152,7 +152,7 @@ func (c *clientConn) openByClosing() error {
 	case over:
 		return sendEOF()
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	}
 	returned := false
 	defer c.exit(sendBusy|sendHook, &returned)
@@ -178,7 +178,7 @@ func (c *clientConn) CloseResponse() error {
 	if err == nil {
 		err, kind = connect.NewError(connect.CodeCanceled, errClosed), ClosedEarly
 	}
-	waits := g.root && !s.call.headersKnown.Load() && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
+	waits := g.root && !s.call.marks.has(headersKnown) && (!s.guard.complete.Load() || g.state.has(sendBusy|recvBusy))
 	if !g.claim() {
 		return c.closeWire()
 	}
@@ -243,7 +243,7 @@ func (c *clientConn) send(msg any) error {
 	err := c.inner.Send(msg)
 	if err == nil {
 		if c.group.edge && c.s.call.spec.StreamType == connect.StreamTypeServer {
-			c.s.call.headersKnown.Store(true) // that is what it waited for
+			c.s.call.marks.add(headersKnown) // that is what it waited for
 		}
 		return nil
 	}
@@ -261,18 +261,29 @@ func (c *clientConn) send(msg any) error {
 // never gets to end a canceled request cleanly. Somebody else's stream may not
 // even begin its request before Receive.
 func (c *clientConn) receive(msg any) error {
-	call := &c.s.call
-	if c.group.edge && !c.s.guard.foreign && !call.headersKnown.Load() {
-		_ = c.inner.ResponseHeader()
-		if err := c.s.guard.err(); err != nil {
+	if c.group.edge && !c.s.guard.foreign && !c.s.call.marks.has(headersKnown) {
+		if err := c.awaitHeaders(); err != nil {
 			return err
 		}
-		call.headersKnown.Store(true)
 	}
 	if err := c.s.guard.err(); err != nil {
 		return err
 	}
-	err := c.inner.Receive(msg)
+	return c.received(c.inner.Receive(msg))
+}
+
+func (c *clientConn) awaitHeaders() error {
+	_ = c.inner.ResponseHeader()
+	if err := c.s.guard.err(); err != nil {
+		return err
+	}
+	c.s.call.marks.add(headersKnown)
+	return nil
+}
+
+// received returns what the result of the inner conn becomes.
+func (c *clientConn) received(err error) error {
+	call := &c.s.call
 	c.noteResponse(err)
 	unary := call.spec.StreamType == connect.StreamTypeClient
 	switch {
@@ -303,10 +314,11 @@ func (c *clientConn) noteResponse(err error) {
 	call := &c.s.call
 	switch {
 	case err == nil:
-		call.headersKnown.Store(true)
+		if !call.marks.has(headersKnown) {
+			call.marks.add(headersKnown)
+		}
 	case isEOF(err), connect.IsWireError(err), !c.s.guard.foreign && c.s.guard.err() == nil:
-		call.headersKnown.Store(true)
-		call.trailerKnown.Store(true)
+		call.marks.add(headersKnown | trailerKnown)
 	}
 }
 

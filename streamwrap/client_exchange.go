@@ -3,8 +3,10 @@ package streamwrap
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
@@ -31,7 +33,8 @@ type clientExchange struct {
 	stop   func() bool // ends the watch over ctx
 	ends   []func(*ExchangeEnd)
 	result *http.Response
-	late   bool // the context ended; under mu
+	remote net.Addr // under mu
+	late   bool     // the context ended; under mu
 	once   sync.Once
 	trace  httptrace.ClientTrace
 }
@@ -136,8 +139,10 @@ func (x *clientExchange) contextEnded() {
 
 // catchUp resets the request if the Call ended before it had this exchange.
 func (x *clientExchange) catchUp(call *Call) {
-	if s := call.client; s != nil && x.out != nil && s.guard.ending.Load() {
-		x.out.fail(s.guard.result, s.guard.result)
+	if s := call.client; s != nil && x.out != nil {
+		if i := s.guard.ending.Load(); i != nil {
+			x.out.fail(i.result, i.result)
+		}
 	}
 }
 
@@ -189,7 +194,7 @@ func (x *clientExchange) respond(res *http.Response) {
 	res.Body = (*clientBody)(x)
 	x.mu.Lock()
 	x.result, x.answer = res, res.Header
-	x.status, x.major, x.minor, x.tls = res.StatusCode, res.ProtoMajor, res.ProtoMinor, res.TLS
+	x.status, x.major, x.minor = int32(res.StatusCode), uint8(res.ProtoMajor), uint8(res.ProtoMinor)
 	canceled := x.late
 	x.mu.Unlock()
 	if canceled {
@@ -261,6 +266,26 @@ func (x *clientExchange) noteBody(p []byte) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.captureError(p)
+}
+
+// tls implements exchangeSide.
+func (x *clientExchange) tls() *tls.ConnectionState {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.result == nil {
+		return nil
+	}
+	return x.result.TLS
+}
+
+// remoteAddr implements exchangeSide.
+func (x *clientExchange) remoteAddr() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.remote == nil {
+		return ""
+	}
+	return x.remote.String()
 }
 
 // setResponseHeader implements exchangeSide.

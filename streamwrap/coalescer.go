@@ -43,7 +43,7 @@ type coalescer struct {
 	piece atomic.Int64 // what is being written
 
 	mu      sync.Mutex
-	changed sync.Cond // any of the following
+	changed waitable  // any of the following
 	waiting *buffer   // nil: nothing waits
 	ahead   int32     // so much room is left in front of it
 	last    int32     // what the last one had, at most maxBuffer
@@ -96,7 +96,7 @@ func (c *coalescer) accept(p []byte) (int, error) {
 			}
 			return len(p), nil
 		}
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 		if err := c.usable(); err != nil {
 			return 0, err
 		}
@@ -141,7 +141,7 @@ func (c *coalescer) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.busy && !c.burst { // the handler has two goroutines
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	switch err := c.usable(); {
 	case err != nil:
@@ -186,7 +186,7 @@ func (c *coalescer) run() {
 		c.alone = aloneAfter // it was none
 	}
 	c.busy = false
-	c.changed.Broadcast()
+	c.changed.broadcast()
 }
 
 // transfer writes what waits, and then p, and flushes if it is to, without the
@@ -199,7 +199,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 		c.last = int32(min(len(waited), maxBuffer))
 	}
 	c.waiting, c.ahead, c.busy = nil, 0, true
-	c.changed.Broadcast() // there is room
+	c.changed.broadcast() // there is room
 	c.calls.Add(1)
 	c.mu.Unlock()
 	err := errUnwritten
@@ -216,7 +216,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 			c.err = err
 		}
 		c.busy = false
-		c.changed.Broadcast()
+		c.changed.broadcast()
 	}()
 	if burst {
 		err = c.writeBurst(waited)
@@ -299,7 +299,7 @@ func (c *coalescer) inform(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.busy {
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	if c.usable() == nil {
 		c.to.WriteHeader(status)
@@ -320,9 +320,9 @@ func (c *coalescer) finish(drop, flushes bool) (panicked any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.changed.Broadcast() // a Write may wait for room
+	c.changed.broadcast() // a Write may wait for room
 	for c.busy {
-		c.changed.Wait()
+		c.changed.wait(&c.mu)
 	}
 	defer func() {
 		c.waiting.release()

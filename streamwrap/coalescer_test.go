@@ -43,7 +43,6 @@ func (s *sink) FlushError() error {
 
 func newCoalescer(to http.ResponseWriter, limit int) *coalescer {
 	c := &coalescer{to: to, meter: new(meter), limit: limit}
-	c.changed.L = &c.mu
 	c.meter.begin(true, false)
 	return c
 }

@@ -68,7 +68,12 @@ func (c *conditional) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		call := joinable(ctx, req.Spec())
 		if call == nil {
-			call = &Call{parts: parts{request: req}}
+			view := &struct {
+				Call
+
+				parts unaryParts
+			}{parts: unaryParts{request: req}}
+			call, view.unary = &view.Call, &view.parts
 			call.begin(ctx, req.Spec())
 		}
 		if c.match(call) {
@@ -98,7 +103,7 @@ func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		call := joinable(ctx, conn.Spec())
 		if call == nil {
-			call = &Call{parts: parts{handler: conn}}
+			call = &Call{handler: conn}
 			call.begin(ctx, conn.Spec())
 		}
 		if c.match(call) {

@@ -2,6 +2,7 @@ package streamwrap
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,9 +40,9 @@ func (l *layer) returns(err error) error {
 
 // terminal is how the RPC ended.
 type terminal struct {
-	kind   Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
-	result error   // what the stream's user gets from now on
-	panic  any
+	kind     Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
+	result   error   // what the stream's user gets from now on
+	panicked *any
 }
 
 // claim decides who reports the terminal event: the first one.
@@ -78,7 +79,7 @@ func (g *group) runEnd() {
 	if len(g.layers) == 0 {
 		return
 	}
-	e := &g.facts
+	e, _ := endPool.Get().(*End)
 	*e = End{
 		SentBytes:     -1,
 		ReceivedBytes: -1,
@@ -90,7 +91,12 @@ func (g *group) runEnd() {
 		e.SentBytes, e.ReceivedBytes = x.sent.frameBytes.Load(), x.received.frameBytes.Load()
 	}
 	g.endHooks(len(g.layers)-1, e)
+	*e = End{}
+	endPool.Put(e)
 }
+
+// endPool has what End hooks were told: an open stream needs no room for it.
+var endPool = sync.Pool{New: func() any { return new(End) }}
 
 // endHooks runs the End hooks from layer i outward, even if one panics.
 func (g *group) endHooks(i int, e *End) {
@@ -105,15 +111,18 @@ func (g *group) endHooks(i int, e *End) {
 	if e.Outcome == Completed {
 		e.Outcome = g.call.outcome(l.err)
 	}
-	e.Panic = g.panic
-	if l.panicked {
-		e.Outcome, e.Panic = Panicked, l.panic
+	e.Panic = nil
+	if g.panicked != nil {
+		e.Panic = *g.panicked
+	}
+	if l.panicked != nil {
+		e.Outcome, e.Panic = Panicked, *l.panicked
 	}
 	if l.err != nil {
 		e.Code = connect.CodeOf(l.err)
 	}
 	e.Sent, e.Received = g.sent.Load(), g.received.Load()
-	if g.distance(i) < g.lost {
+	if r := g.recvRefusal; r != nil && r.by != nobody && g.distance(i) <= g.distance(r.by) {
 		e.Received--
 	}
 	l.t.end(l.s, l.ctx, e)

@@ -97,7 +97,10 @@ func (c *engineConn) CloseRequest() error {
 // Receive ends the request when there is nothing more to receive: cleanly if
 // the server said so, with an error if this side failed.
 func (c *engineConn) Receive(message any) error {
-	err := c.StreamingClientConn.Receive(message)
+	return c.received(c.StreamingClientConn.Receive(message))
+}
+
+func (c *engineConn) received(err error) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF), connect.IsWireError(err):

@@ -104,3 +104,6 @@ func outcomeOf(err error) Outcome {
 		return Failed
 	}
 }
+
+// concurrently is the error of an operation while another one of its side is under way.
+func concurrently() error { return connect.NewError(connect.CodeInternal, errConcurrent) }

@@ -3,7 +3,6 @@ package streamwrap
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -36,17 +35,17 @@ type Exchange struct {
 	returned    atomic.Uint32 // the code that the handler returned
 
 	mu      sync.Mutex
-	status  int         // of the response; 0 before
+	status  int32 // of the response; 0 before
+	major   uint8 // HTTP version
+	minor   uint8
 	answer  http.Header // the response's, once they left or arrived
-	major   int         // HTTP version
-	minor   int
-	tls     *tls.ConnectionState
-	remote  net.Addr
-	failure []byte // the beginning of a response that tells of an error
+	failure []byte      // the beginning of a response that tells of an error
 }
 
 // exchangeSide is what clients and handlers do differently.
 type exchangeSide interface {
+	tls() *tls.ConnectionState
+	remoteAddr() string
 	setResponseHeader(key, value string) bool
 	interruptible() bool
 	isCut() bool
@@ -105,27 +104,20 @@ func (x *Exchange) Protocol() string {
 func (x *Exchange) HTTPVersion() (major, minor int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.major, x.minor
+	return int(x.major), int(x.minor)
 }
 
 // TLS returns the state of the connection, nil if it has no TLS. On clients it
 // is nil until the response has begun. It must not be changed.
 func (x *Exchange) TLS() *tls.ConnectionState {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.tls
+	return x.side.tls()
 }
 
 // RemoteAddr returns the network address of the other side of the connection,
 // usually "IP:port". On clients it is empty until there is a connection, or if
 // the transport does not tell.
 func (x *Exchange) RemoteAddr() string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.remote == nil {
-		return ""
-	}
-	return x.remote.String()
+	return x.side.remoteAddr()
 }
 
 // Status returns the HTTP status of the response, 0 until it has been sent or
@@ -133,7 +125,7 @@ func (x *Exchange) RemoteAddr() string {
 func (x *Exchange) Status() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.status
+	return int(x.status)
 }
 
 // ResponseHeader returns a header of the response that a client has received, also of one

@@ -87,7 +87,7 @@ func (x *Exchange) finish(e *Engine, ends []func(*ExchangeEnd), trailer http.Hea
 // handlers as they are set: among the headers, with a prefix or without.
 func (x *Exchange) code(e *Engine, trailer http.Header) connect.Code {
 	x.mu.Lock()
-	status, answer, failure := x.status, x.answer, x.failure
+	status, answer, failure := int(x.status), x.answer, x.failure
 	x.mu.Unlock()
 	meter := &x.received
 	if !x.client {

@@ -12,6 +12,7 @@ import (
 // gates is what the Open hooks of a request's gates returned, until the interceptors
 // claim it. Call.mu guards it.
 type gates struct {
+	peer connect.Peer
 	list []gated
 	left int         // not claimed
 	stop func() bool // forgets the request's context, which ends them without an Engine
@@ -33,10 +34,9 @@ func newGatedCall(ctx context.Context, spec connect.Spec, peer connect.Peer, hea
 
 		gates gates
 		room  [2]gated
-		peer  connect.Peer
-	}{peer: peer}
-	c.gates.list = c.room[:0]
-	c.Call.gates, c.staged, c.parts.peer = &c.gates, header, &c.peer
+	}{}
+	c.gates.list, c.gates.peer = c.room[:0], peer
+	c.Call.gates, c.staged = &c.gates, header
 	c.begin(ctx, spec)
 	c.served(ctx)
 	return &c.Call
@@ -63,7 +63,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 		if err != nil {
 			return nil, err
 		}
-		call.opening.Store(true)
+		call.marks.add(opening)
 		call.hold(gated{t: i.t, s: state, ctx: octx})
 		return octx, nil
 	}
@@ -141,7 +141,7 @@ func (c *Call) takeUnclaimed() (_ []gated, refusal error) {
 	}
 	c.gates.left = 0
 	if c.refusal != nil {
-		return unclaimed, c.refusal
+		return unclaimed, *c.refusal
 	}
 	return unclaimed, connect.NewError(connect.CodeUnknown, errUnserved)
 }

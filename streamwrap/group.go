@@ -14,8 +14,7 @@ type layer struct {
 	ctx context.Context
 	err error // the RPC's result as this interceptor handed it outward
 
-	panicked bool // handlers: the rest of the chain did, with panic
-	panic    any
+	panicked *any // handlers: the rest of the chain did, with that
 }
 
 // Streams come with room for their layers, so that these are no allocation of
@@ -29,38 +28,49 @@ const (
 // group is adjacent interceptors that share one conn wrapper. It runs their
 // hooks around the conn's operations as if each had a wrapper of its own.
 type group struct {
-	state state
+	state      state
+	has        events // hooks that any layer has
+	client     bool
+	root       bool // client: its end is the end of the Call
+	edge       bool // it is the group nearest the wire
+	concluding bool // Return hooks run
 
 	call   *Call
 	layers []layer // in chain order
-	has    events  // hooks that any of them has
-	root   bool    // client: its end is the end of the Call
-	edge   bool    // it is the group nearest the wire
 
 	// send side
-	sent       atomic.Int64
-	headerSent atomic.Bool // Header hooks ran
-	headerErr  error       // and the one of layer headerBy refused
-	headerBy   int
-	sendErr    atomic.Pointer[error] // of the last message, if it failed
-	sendMsg    Message
+	sent          atomic.Int64
+	headerSent    atomic.Bool           // Header hooks ran
+	headerRefusal *refused              // and one refused
+	sendErr       atomic.Pointer[error] // of the last message, if it failed
+	sendMsg       Message
 
 	// receive side
-	received atomic.Int64
-	recvMsg  Message
-	recvErr  error // handlers: sticky refusal
-	lost     int   // how many layers, from the user on, did not get the last message
+	received    atomic.Int64
+	recvMsg     Message
+	recvRefusal *refused // of the last message, without error on clients; nobody's: of a Receive
 
 	// end, written by whoever claimed it and read once it is done
 	terminal
 
-	facts      End   // what the End hooks are told
-	cause      error // of the context's end, if it came first
-	concluding bool  // Return hooks run
+	cause error // of the context's end, if it came first
 
 	first atomic.Int64  // nanoseconds to the first message of the response
 	next  *group        // the next group of the Call
 	idle  chan struct{} // closed when the Send that somebody waits for returns
+}
+
+// refused is an error of a hook that the stream has to remember. Few have one.
+type refused struct {
+	err error
+	by  int // the layer's index
+}
+
+func (r *refused) error() error {
+	if r == nil {
+		return nil
+	}
+	return r.err
 }
 
 // over returns what the stream's user gets once the RPC has ended. Handlers hardly
@@ -79,7 +89,7 @@ func (g *group) near(i int) *layer { return &g.layers[g.distance(i)] }
 // distance turns an index in chain order into the distance from the stream's
 // user, and back.
 func (g *group) distance(i int) int {
-	if g.call.spec.IsClient {
+	if g.client {
 		return i
 	}
 	return len(g.layers) - 1 - i

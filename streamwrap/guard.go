@@ -40,26 +40,35 @@ const (
 // Receive before it resets the stream; connect then asks for the context's error
 // before it ends the request, and awaitReset makes it wait.
 type guard struct {
-	s       *clientStream
-	foreign bool // somebody wrapped connect's stream
+	s *clientStream
 
-	opened   atomic.Bool // something was sent
-	complete atomic.Bool // the request was ended
-	ending   atomic.Bool // the fields below are set
+	ending   atomic.Pointer[interruption] // nil: the guard has not ended it
+	opened   atomic.Bool                  // something was sent
+	complete atomic.Bool                  // the request was ended
+	foreign  bool                         // somebody wrapped connect's stream
 
-	resetting atomic.Pointer[chan struct{}] // closed when the stream is reset
+	// under s.call.mu
+	armed   bool
+	adopted []adopted
+	stop    func() bool
+	cleanup runtime.Cleanup
+}
 
+// interruption is how the guard ends a stream.
+type interruption struct {
 	ctxErr, cause error // what the context ends with
 	result        error // what operations fail with
 	released      bool  // the RPC had ended before, with an error of its own
 
-	// under s.call.mu
-	armed   bool
-	adopted []context.Context // contexts of Open hooks that end by themselves
-	stop    func() bool
-	stops   []func() bool
-	cleanup runtime.Cleanup
-	timer   *time.Timer
+	resetting atomic.Pointer[chan struct{}] // closed when the stream is reset
+	timer     *time.Timer                   // the watchdog; under call.mu
+}
+
+// adopted is a context of an Open hook that ends by itself.
+type adopted struct {
+	context.Context
+
+	stop func() bool
 }
 
 // view is a context that an Open hook derived, ending only with the RPC's.
@@ -88,7 +97,7 @@ func (g *guard) adopt(ctx context.Context) context.Context {
 		return ctx
 	}
 	g.s.call.mu.Lock()
-	g.adopted = append(g.adopted, ctx)
+	g.adopted = append(g.adopted, adopted{Context: ctx})
 	g.s.call.mu.Unlock()
 	return &view{ctx, scope}
 }
@@ -101,12 +110,12 @@ func (g *guard) arm(c *clientConn) {
 	if parent := call.scope.parent; parent.Done() != nil {
 		g.stop = context.AfterFunc(parent, g.check)
 	}
-	for _, ctx := range g.adopted {
-		g.stops = append(g.stops, context.AfterFunc(ctx, g.check))
+	for i := range g.adopted {
+		g.adopted[i].stop = context.AfterFunc(g.adopted[i].Context, g.check)
 	}
 	g.cleanup = runtime.AddCleanup(c, (*guard).abandon, g)
 	call.mu.Unlock()
-	if g.ending.Load() {
+	if g.ending.Load() != nil {
 		g.endStream() // an Abort came first
 	}
 }
@@ -115,8 +124,11 @@ func (g *guard) arm(c *clientConn) {
 func (g *guard) disarm() {
 	call := &g.s.call
 	call.mu.Lock()
-	stop, stops, cleanup, timer := g.stop, g.stops, g.cleanup, g.timer
-	armed := g.armed
+	armed, stop, others, cleanup := g.armed, g.stop, g.adopted, g.cleanup
+	var timer *time.Timer
+	if i := g.ending.Load(); i != nil {
+		timer = i.timer
+	}
 	g.armed = false
 	call.mu.Unlock()
 	if !armed {
@@ -125,8 +137,8 @@ func (g *guard) disarm() {
 	if stop != nil {
 		stop()
 	}
-	for _, stop := range stops {
-		stop()
+	for _, ctx := range others {
+		ctx.stop()
 	}
 	cleanup.Stop()
 	if timer != nil {
@@ -137,8 +149,8 @@ func (g *guard) disarm() {
 // ended returns why the stream cannot be used any more, as far as the guard
 // has noticed; nil if it can, or if its end was not the guard's doing.
 func (g *guard) ended() error {
-	if g.ending.Load() && !g.released {
-		return g.result
+	if i := g.ending.Load(); i != nil && !i.released {
+		return i.result
 	}
 	return nil
 }
@@ -146,7 +158,7 @@ func (g *guard) ended() error {
 // err is ended, after a look at the contexts themselves: their watchers may be
 // late.
 func (g *guard) err() error {
-	if !g.ending.Load() {
+	if g.ending.Load() == nil {
 		g.check()
 	}
 	return g.ended()
@@ -164,7 +176,8 @@ func (g *guard) check() {
 	if err := call.scope.parent.Err(); err != nil {
 		g.endedBy(call.scope.parent, err)
 	}
-	for _, ctx := range g.adopted { // complete before anybody else checks
+	for i := range g.adopted { // complete, but for the stops, before anybody else checks
+		ctx := g.adopted[i].Context
 		if err := ctx.Err(); err != nil {
 			g.endedBy(ctx, err)
 		}
@@ -183,7 +196,7 @@ func (g *guard) endedBy(ctx context.Context, err error) {
 // kind is the outcome of a stream that the guard ended, where the error does
 // not tell.
 func (g *guard) kind() Outcome {
-	if g.ending.Load() && errors.Is(g.result, errAbandoned) {
+	if i := g.ending.Load(); i != nil && errors.Is(i.result, errAbandoned) {
 		return Abandoned
 	}
 	return Completed
@@ -203,35 +216,35 @@ func (g *guard) end(ctxErr, cause, result error, released bool) {
 	call := &g.s.call
 	call.mu.Lock()
 	defer call.mu.Unlock()
-	if call.over || g.ending.Load() {
+	if call.over || g.ending.Load() != nil {
 		return
 	}
-	g.ctxErr, g.cause, g.result, g.released = ctxErr, cause, result, released
-	g.ending.Store(true)
+	i := &interruption{ctxErr: ctxErr, cause: cause, result: result, released: released}
+	g.ending.Store(i)
 	if g.opened.Load() {
-		go g.reset()
+		go g.reset(i)
 	} else {
-		go g.endContext()
+		go g.endContext(i)
 	}
 }
 
 // endContext ends the context, and the stream with it.
-func (g *guard) endContext() {
-	g.s.call.scope.finish(g.ctxErr, g.cause)
+func (g *guard) endContext(i *interruption) {
+	g.s.call.scope.finish(i.ctxErr, i.cause)
 	g.endStream()
 }
 
 // reset ends the stream on the wire, then its context.
-func (g *guard) reset() {
-	if x := g.s.call.exchange.Load(); x != nil && x.abort(g.result) {
-		g.endContext() // whoever it wakes cannot end the request cleanly any more
+func (g *guard) reset(i *interruption) {
+	if x := g.s.call.exchange.Load(); x != nil && x.abort(i.result) {
+		g.endContext(i) // whoever it wakes cannot end the request cleanly any more
 		_ = g.s.wire.CloseResponse()
 		return
 	}
-	if g.s.call.headersKnown.Load() { // else closing would wait for them
-		g.resetKnown()
+	if g.s.call.marks.has(headersKnown) { // else closing would wait for them
+		g.resetKnown(i)
 	}
-	g.endContext()
+	g.endContext(i)
 	wire := g.s.wire
 	_ = wire.CloseResponse() // the response may have begun, unknown to us
 	time.AfterFunc(secondReset, func() { _ = wire.CloseResponse() })
@@ -243,12 +256,12 @@ func (g *guard) reset() {
 
 // resetKnown resets a stream whose response has begun. If that takes long, the
 // context ends without it.
-func (g *guard) resetKnown() {
+func (g *guard) resetKnown(i *interruption) {
 	reset := make(chan struct{})
 	done := sync.OnceFunc(func() { close(reset) })
-	g.resetting.Store(&reset)
+	i.resetting.Store(&reset)
 	late := time.AfterFunc(resetPatience, func() {
-		g.endContext()
+		g.endContext(i)
 		done()
 	})
 	_ = g.s.wire.CloseResponse() // sends CANCEL
@@ -260,7 +273,11 @@ func (g *guard) resetKnown() {
 // start of a reset and the end of the context. net/http does not, it waits for
 // the end; it would hold locks that the reset needs.
 func (g *guard) awaitReset() {
-	if reset := g.resetting.Load(); reset != nil {
+	i := g.ending.Load()
+	if i == nil {
+		return
+	}
+	if reset := i.resetting.Load(); reset != nil {
 		<-*reset
 	}
 }
@@ -284,8 +301,8 @@ func (g *guard) endStream() {
 	}
 	call.mu.Lock()
 	defer call.mu.Unlock()
-	if !call.over && g.timer == nil {
-		g.timer = time.AfterFunc(watchdog, g.giveUp)
+	if i := g.ending.Load(); !call.over && i.timer == nil {
+		i.timer = time.AfterFunc(watchdog, g.giveUp)
 	}
 }
 
@@ -295,13 +312,13 @@ func (g *guard) endGroup(s *group) bool {
 	if s.state.has(sendBusy | recvBusy) {
 		return s.state.has(claimed)
 	}
-	g.s.end(s, terminal{kind: g.kind(), result: g.result})
+	g.s.end(s, terminal{kind: g.kind(), result: g.ending.Load().result})
 	return true
 }
 
 // giveUp ends the stream although an operation has not returned.
 func (g *guard) giveUp() {
 	for s := g.s.groups; s != nil; s = s.next {
-		g.s.end(s, terminal{kind: g.kind(), result: g.result})
+		g.s.end(s, terminal{kind: g.kind(), result: g.ending.Load().result})
 	}
 }

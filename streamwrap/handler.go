@@ -18,7 +18,7 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
 		s, ctx := joinHandler(ctx, conn, i.layers.Load())
 		call := s.call
-		if !call.owned.Swap(true) {
+		if !call.marks.add(owned) {
 			defer func() {
 				i.noteLayers(len(s.layers))
 				call.leave(err)
@@ -28,8 +28,8 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		if err != nil {
 			return err
 		}
-		call.opening.Store(true)
-		defer call.opening.Store(false)
+		call.marks.add(opening)
+		defer call.marks.remove(opening)
 		if state == nil {
 			return next(ctx, conn)
 		}
@@ -91,7 +91,7 @@ func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers 
 	}
 	s.call.mu.Lock()
 	defer s.call.mu.Unlock()
-	s.call.server, s.call.parts.handler = s, conn
+	s.call.server, s.call.handler = s, conn
 	return s, ctx
 }
 
@@ -158,7 +158,7 @@ func (c *handlerConn) serve(ctx context.Context, next connect.StreamingHandlerFu
 	}
 	c.sendHeader()
 	if err == nil {
-		err = g.headerRefusal(index)
+		err = g.refusedHeader(index)
 	}
 	err = g.layers[index].returns(err)
 	returned = true
@@ -173,7 +173,7 @@ func (g *group) notePanic(index int, returned *bool) {
 	}
 	p := recover()
 	l := &g.layers[index]
-	l.panicked, l.panic = true, p
+	l.panicked = &p
 	l.err = connect.NewError(connect.CodeInternal, errPanic)
 	if p != nil { // else it is runtime.Goexit, which goes on by itself
 		panic(p)
@@ -230,11 +230,11 @@ func (c *handlerConn) sendHeader() {
 	_ = g.sendHeader(c)
 }
 
-// headerRefusal returns the error of a Header hook, if it is that of the layer
+// refusedHeader returns the error of a Header hook, if it is that of the layer
 // at index or of one nearer the handler.
-func (g *group) headerRefusal(index int) error {
-	if g.headerSent.Load() && index <= g.headerBy {
-		return g.headerErr
+func (g *group) refusedHeader(index int) error {
+	if g.headerSent.Load() && g.headerRefusal != nil && index <= g.headerRefusal.by {
+		return g.headerRefusal.err
 	}
 	return nil
 }
@@ -279,7 +279,7 @@ func (c *handlerConn) enter(busy, hook uint32) error {
 	case over:
 		return c.group.over()
 	case concurrent:
-		return connect.NewError(connect.CodeInternal, errConcurrent)
+		return concurrently()
 	default:
 		return nil
 	}
@@ -300,10 +300,10 @@ func (c *handlerConn) refuse(error) {}
 // send implements sender.
 func (c *handlerConn) send(msg any) error {
 	err := c.inner.Send(msg)
-	if call := c.group.call; err == nil && call.isAborted.Load() {
+	if call := c.group.call; err == nil && call.abort.Load() != nil {
 		// connect does not look at what a flush returns
 		if x, ok := call.Exchange(); ok && x.side.isCut() {
-			return call.abortErr
+			return call.aborted()
 		}
 	}
 	return c.failed(err)
@@ -327,7 +327,10 @@ func (c *handlerConn) failed(err error) error {
 // are connect's business. The RPC ends when its handler returns.
 func (c *handlerConn) conclude(err error, refuser int) error {
 	if refuser != nobody {
-		c.group.recvErr = err
+		if c.group.recvRefusal == nil {
+			c.group.recvRefusal = &refused{by: nobody}
+		}
+		c.group.recvRefusal.err = err
 	}
 	return err
 }

@@ -56,14 +56,14 @@ func (c *Call) RequestHeader() http.Header {
 // handlers they may be changed until the Header hooks have run.
 func (c *Call) ResponseHeader() (http.Header, bool) {
 	switch p := c.load(); {
-	case p.conn != nil && c.headersKnown.Load():
+	case p.conn != nil && c.marks.has(headersKnown):
 		return p.conn.ResponseHeader(), true
 	case p.handler != nil:
 		return p.handler.ResponseHeader(), true
-	case p.response != nil:
-		return p.response.Header(), true
 	case p.info != nil:
 		return p.info.ResponseHeader(), true
+	case p.response != nil && c.spec.IsClient:
+		return p.response.Header(), true
 	default:
 		return nil, false
 	}
@@ -74,14 +74,14 @@ func (c *Call) ResponseHeader() (http.Header, bool) {
 // returned an error; on handlers they may be changed until Return has run.
 func (c *Call) ResponseTrailer() (http.Header, bool) {
 	switch p := c.load(); {
-	case p.conn != nil && c.trailerKnown.Load():
+	case p.conn != nil && c.marks.has(trailerKnown):
 		return p.conn.ResponseTrailer(), true
 	case p.handler != nil:
 		return p.handler.ResponseTrailer(), true
-	case p.response != nil:
-		return p.response.Trailer(), true
 	case p.info != nil:
 		return p.info.ResponseTrailer(), true
+	case p.response != nil && c.spec.IsClient:
+		return p.response.Trailer(), true
 	default:
 		return nil, false
 	}
@@ -92,7 +92,7 @@ func (c *Call) ResponseTrailer() (http.Header, bool) {
 // left, and in a gate without an Engine. Then the error's Meta is the place;
 // never use both, or the client sees the value twice. Call it from hooks only.
 func (c *Call) SetResponseHeader(key, value string) bool {
-	if c.spec.IsClient || c.headersLeft.Load() {
+	if c.spec.IsClient || c.marks.has(headersLeft) {
 		return false
 	}
 	if x := c.exchange.Load(); x != nil {

@@ -118,6 +118,8 @@ type Message struct {
 	// took, hooks of this group excluded. Zero unless Hooks.Timing asks.
 	Start   time.Time
 	Elapsed time.Duration
+
+	at time.Duration // see Call.Elapsed; 0: nobody has asked
 }
 
 // End is how an RPC ended.

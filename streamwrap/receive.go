@@ -18,24 +18,34 @@ const nobody = -1
 
 // receive runs one Receive with its hooks.
 func (g *group) receive(from receiver, msg any) error {
-	if g.recvErr != nil {
-		return g.recvErr
+	if err := g.recvRefusal.error(); err != nil {
+		return err
 	}
 	if err := from.receivable(); err != nil {
 		return from.conclude(err, nobody)
 	}
 	passed, err := g.receiveHooks()
-	refuser := passed // unless all passed
 	m := &g.recvMsg
-	m.Seq, m.WireBytes, m.Compressed = 0, -1, false
-	if err == nil {
-		refuser = nobody
-		err = g.receiveMessage(from, msg, m)
-		if !g.state.resume(recvHook) {
-			return g.afterEnd(err)
-		}
+	m.Seq, m.WireBytes, m.Compressed, m.at = 0, -1, false, 0
+	if err != nil {
+		return g.concludeReceive(from, msg, passed, passed, err)
 	}
-	if by, refusal := g.receivedHooks(passed, msg, m, err); refusal != nil {
+	before, err := g.beginReceive()
+	if err == nil {
+		// Streams wait here for most of their time: what follows is not to take
+		// room on the stack meanwhile.
+		err = g.noteReceived(before, from.receive(msg))
+	}
+	if !g.state.resume(recvHook) {
+		return g.afterEnd(err)
+	}
+	return g.concludeReceive(from, msg, passed, nobody, err)
+}
+
+// concludeReceive runs the Received hooks of the layers that passed, after an error
+// of the layer at distance refuser or of nobody's.
+func (g *group) concludeReceive(from receiver, msg any, passed, refuser int, err error) error {
+	if by, refusal := g.receivedHooks(passed, msg, &g.recvMsg, err); refusal != nil {
 		refuser, err = by, refusal
 	}
 	if err != nil {
@@ -44,18 +54,20 @@ func (g *group) receive(from receiver, msg any) error {
 	return nil
 }
 
-// receiveMessage does the I/O of a Receive, between its hooks.
-func (g *group) receiveMessage(from receiver, msg any, m *Message) error {
+// beginReceive comes before the I/O of a Receive, noteReceived after it.
+func (g *group) beginReceive() (before wire, err error) {
 	if !g.pause(recvHook) {
-		return g.over() // CloseResponse overtook the Receive hooks
+		return wire{}, g.over() // CloseResponse overtook the Receive hooks
 	}
-	timed := g.has&hasTiming != 0
-	if timed {
-		m.Start = time.Now()
+	if g.has&hasTiming != 0 {
+		g.recvMsg.Start = time.Now()
 	}
-	before := g.call.wireReceived()
-	err := from.receive(msg)
-	if timed {
+	return g.call.wireReceived(), nil
+}
+
+func (g *group) noteReceived(before wire, err error) error {
+	m := &g.recvMsg
+	if g.has&hasTiming != 0 {
 		m.Elapsed = time.Since(m.Start)
 	}
 	if err == nil {
@@ -104,7 +116,7 @@ func (g *group) receivedHooks(passed int, msg any, m *Message, err error) (refus
 		}
 		if err := l.t.received(l.s, l.ctx, m); err != nil && m.Err == nil {
 			refuser, refusal = i, g.call.refused(err)
-			g.lost = i + 1 // the refuser included
+			g.recvRefusal = &refused{by: g.distance(i)} // all up to it did not get the message
 			m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed = 0, nil, refusal, -1, false
 		}
 	}

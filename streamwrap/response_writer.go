@@ -10,7 +10,6 @@ import (
 // responseWriter is what a handler behind the Engine writes to.
 type responseWriter struct {
 	x      *serverExchange
-	to     http.ResponseWriter
 	header http.Header
 	out    coalescer
 	wrote  atomic.Bool // the headers
@@ -29,8 +28,8 @@ type unwrapper interface{ Unwrap() http.ResponseWriter }
 
 // as returns the writer with what the one below it can do.
 func (w *responseWriter) as() http.ResponseWriter {
-	_, flushes := w.to.(http.Flusher)
-	_, hijacks := w.to.(http.Hijacker)
+	_, flushes := w.out.to.(http.Flusher)
+	_, hijacks := w.out.to.(http.Hijacker)
 	switch {
 	case flushes && hijacks:
 		return flushHijackWriter{w}
@@ -55,7 +54,7 @@ func flush(w http.ResponseWriter) error {
 }
 
 // Unwrap returns the ResponseWriter below, for [http.ResponseController].
-func (w *responseWriter) Unwrap() http.ResponseWriter { return w.to }
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.out.to }
 
 func (w *responseWriter) Header() http.Header { return w.header }
 
@@ -89,7 +88,7 @@ func (w *responseWriter) flush() error {
 }
 
 func (w *responseWriter) hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(w.to).Hijack()
+	conn, rw, err := http.NewResponseController(w.out.to).Hijack()
 	if err == nil {
 		w.x.hijacked()
 	}

@@ -17,20 +17,27 @@ import (
 // HTTP stream and then ends the context, since connect answers a context that
 // ended with a clean end of the request body.
 type scope struct {
-	call     *Call
-	parent   context.Context
+	call   *Call
+	parent context.Context
+
+	over     atomic.Pointer[ending] // nil: live
+	waited   atomic.Bool            // std is made
 	detached bool
 
-	waited atomic.Bool // std is made
-	ended  atomic.Bool // err and cause are set
+	mu        sync.Mutex
+	std       context.Context
+	cancel    context.CancelCauseFunc // of an attached std
+	propagate func()                  // ends a detached std
+}
 
-	mu         sync.Mutex
-	std        context.Context
-	cancel     context.CancelCauseFunc // of an attached std
-	propagate  func()                  // ends a detached std
+// ending is how a scope ended.
+type ending struct {
 	err, cause error
 	causeCtx   context.Context // tells a detached std the cause
 }
+
+// plainEnding is that of most RPCs.
+var plainEnding = &ending{err: context.Canceled}
 
 var _ context.Context = (*scope)(nil)
 
@@ -57,9 +64,10 @@ func (s *scope) Err() error {
 		return s.detachedErr()
 	case s.waited.Load():
 		return s.standardErr()
-	case s.ended.Load():
-		return s.err
 	default:
+		if over := s.over.Load(); over != nil {
+			return over.err
+		}
 		return s.parent.Err()
 	}
 }
@@ -68,15 +76,15 @@ func (s *scope) Err() error {
 // context that is canceled only knows of cancellation.
 func (s *scope) standardErr() error {
 	err := s.std.Err()
-	if err != nil && s.ended.Load() && context.Cause(s.std) == s.cause { //nolint:errorlint // identity: was it finish?
-		return s.err
+	if over := s.over.Load(); err != nil && over != nil && context.Cause(s.std) == over.cause { //nolint:errorlint // identity: was it finish?
+		return over.err
 	}
 	return err
 }
 
 func (s *scope) detachedErr() error {
-	if s.ended.Load() {
-		return s.err
+	if over := s.over.Load(); over != nil {
+		return over.err
 	}
 	return nil
 }
@@ -117,8 +125,8 @@ func (s *scope) standardLocked() {
 		s.std = std
 	} else {
 		s.std, s.cancel = context.WithCancelCause(s.parent)
-		if s.ended.Load() {
-			s.cancel(s.cause)
+		if over := s.over.Load(); over != nil {
+			s.cancel(over.cause)
 		}
 	}
 	s.waited.Store(true)
@@ -127,16 +135,19 @@ func (s *scope) standardLocked() {
 // finish ends the scope. The first call wins; ending what has ended is fine.
 func (s *scope) finish(err, cause error) {
 	s.mu.Lock()
-	if s.ended.Load() {
+	if s.over.Load() != nil {
 		s.mu.Unlock()
 		return
 	}
+	over := plainEnding
+	if cause != nil || err != context.Canceled { //nolint:errorlint // identity: is it the usual one?
+		over = &ending{err: err, cause: cause}
+	}
 	if cause != nil && cause != err { //nolint:errorlint // identity: is there more to tell than err?
 		s.standardLocked() // it is what context.Cause asks
-		s.causeCtx = causeContext(cause)
+		over.causeCtx = causeContext(cause)
 	}
-	s.err, s.cause = err, cause
-	s.ended.Store(true)
+	s.over.Store(over)
 	propagate, cancel := s.propagate, s.cancel
 	s.mu.Unlock()
 	switch {
@@ -166,7 +177,7 @@ func (r *root) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done is asked once, while the standard context is made under r.mu.
 func (r *root) Done() <-chan struct{} {
-	if r.ended.Load() {
+	if r.over.Load() != nil {
 		return closed
 	}
 	return never
@@ -176,8 +187,8 @@ func (r *root) Err() error { return (*scope)(r).detachedErr() }
 
 // Value answers only for the cause, through the context that holds it.
 func (r *root) Value(key any) any {
-	if r.ended.Load() && r.causeCtx != nil {
-		return r.causeCtx.Value(key)
+	if over := r.over.Load(); over != nil && over.causeCtx != nil {
+		return over.causeCtx.Value(key)
 	}
 	return nil
 }

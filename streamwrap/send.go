@@ -28,7 +28,7 @@ func (g *group) send(to sender, msg any) error {
 		err = g.beforeWire(to)
 	}
 	m := &g.sendMsg
-	m.Seq, m.Msg, m.WireBytes, m.Compressed = 0, msg, -1, false
+	m.Seq, m.Msg, m.WireBytes, m.Compressed, m.at = 0, msg, -1, false, 0
 	if err == nil {
 		err = g.sendMessage(to, msg, m)
 		if g.has&hasSent == 0 || !g.state.resume(sendHook) {
@@ -92,7 +92,7 @@ func (g *group) sendMessage(to sender, msg any, m *Message) error {
 // sendHeader runs the Header hooks, once.
 func (g *group) sendHeader(to sender) error {
 	if g.headerSent.Load() {
-		return g.headerErr
+		return g.headerRefusal.error()
 	}
 	return g.headerHooks(to)
 }
@@ -109,17 +109,17 @@ func (g *group) headerHooks(to sender) error {
 				continue
 			}
 			if err := l.t.header(l.s, l.ctx, h); err != nil {
-				g.headerErr, g.headerBy = g.call.refused(err), g.distance(i)
-				to.refuse(g.headerErr)
+				g.headerRefusal = &refused{g.call.refused(err), g.distance(i)}
+				to.refuse(g.headerRefusal.err)
 				break
 			}
 		}
 	}
 	if g.edge {
-		g.call.headersLeft.Store(true)
+		g.call.marks.add(headersLeft)
 	}
 	g.headerSent.Store(true)
-	return g.headerErr
+	return g.headerRefusal.error()
 }
 
 // sendHooks runs the Send hooks from the user to the wire, and returns how

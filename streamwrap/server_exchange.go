@@ -2,6 +2,7 @@ package streamwrap
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -32,11 +33,10 @@ func past() time.Time { return time.Unix(1, 0) }
 type serverExchange struct {
 	Exchange
 
-	parent     context.Context
-	remoteAddr string
-	writer     responseWriter
-	body       serverBody
-	source     serverSource
+	request *http.Request // as net/http has it
+	writer  responseWriter
+	body    serverBody
+	source  serverSource
 
 	failed atomic.Pointer[error] // what reads return; set under mu
 
@@ -51,16 +51,14 @@ type serverExchange struct {
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
-	x := &serverExchange{parent: r.Context()}
+	x := &serverExchange{request: r}
 	x.begin(e, x, r, false)
-	x.major, x.minor = r.ProtoMajor, r.ProtoMinor
-	x.tls, x.remote, x.remoteAddr = r.TLS, (*serverAddr)(x), r.RemoteAddr
+	x.major, x.minor = uint8(r.ProtoMajor), uint8(r.ProtoMinor)
 	x.received.begin(x.protocol.framed(), false)
-	x.writer.x, x.writer.to, x.writer.header = x, w, w.Header()
+	x.writer.x, x.writer.header = x, w.Header()
 	out := &x.writer.out
 	out.to, out.meter = w, &x.sent
 	out.limit, out.solo = e.sendBuffer/2, e.inline // as much may be on its way
-	out.changed.L = &out.mu
 	x.source.x, x.source.body = x, r.Body
 	x.body.x, x.body.src, x.body.meter, x.body.size = x, &x.source, &x.received, e.readBuffer
 	return x
@@ -71,22 +69,22 @@ var _ context.Context = (*serverContext)(nil)
 
 type serverContext serverExchange
 
-func (c *serverContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
-func (c *serverContext) Done() <-chan struct{}       { return c.parent.Done() }
-func (c *serverContext) Err() error                  { return c.parent.Err() }
+func (c *serverContext) Deadline() (time.Time, bool) { return c.request.Context().Deadline() }
+func (c *serverContext) Done() <-chan struct{}       { return c.request.Context().Done() }
+func (c *serverContext) Err() error                  { return c.request.Context().Err() }
 
 func (c *serverContext) Value(key any) any {
 	if _, ok := key.(exchangeKey); ok {
 		return &c.Exchange
 	}
-	return c.parent.Value(key)
+	return c.request.Context().Value(key)
 }
 
-// serverAddr is the address of the client, which net/http has as a string.
-type serverAddr serverExchange
+// tls implements exchangeSide.
+func (x *serverExchange) tls() *tls.ConnectionState { return x.request.TLS }
 
-func (a *serverAddr) Network() string { return "tcp" }
-func (a *serverAddr) String() string  { return a.remoteAddr }
+// remoteAddr implements exchangeSide.
+func (x *serverExchange) remoteAddr() string { return x.request.RemoteAddr }
 
 // writeHeader sends the headers, with those that were staged.
 func (x *serverExchange) writeHeader(status int) {
@@ -104,7 +102,7 @@ func (x *serverExchange) writeHeader(status int) {
 		x.headersLeave(status)
 		defer x.writer.wrote.Store(true)
 	}
-	x.writer.to.WriteHeader(status)
+	x.writer.out.to.WriteHeader(status)
 }
 
 // headersLeave is the moment before net/http takes the headers.
@@ -116,7 +114,7 @@ func (x *serverExchange) headersLeave(status int) {
 	if x.failed.Load() != nil && x.major == 1 {
 		h.Set("Connection", "close") // an interrupted one cannot be used again
 	}
-	x.status, x.answer = status, h
+	x.status, x.answer = int32(status), h
 	framed := protocolOf(h).framed()
 	x.sent.begin(framed, x.observed)
 	x.writer.out.plain = !framed
@@ -148,7 +146,7 @@ func (x *serverExchange) setResponseHeader(key, value string) bool {
 
 // interruptible implements exchangeSide: is there somebody to set deadlines?
 func (x *serverExchange) interruptible() bool {
-	for w := x.writer.to; ; {
+	for w := x.writer.out.to; ; {
 		switch t := w.(type) {
 		case interface{ SetReadDeadline(time.Time) error }:
 			return true
@@ -162,7 +160,7 @@ func (x *serverExchange) interruptible() bool {
 
 // control sets deadlines.
 func (x *serverExchange) control() *http.ResponseController {
-	return http.NewResponseController(x.writer.to)
+	return http.NewResponseController(x.writer.out.to)
 }
 
 // interrupt implements exchangeSide.

@@ -13,7 +13,7 @@ func (i *Interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (_ connect.AnyResponse, err error) {
 		u, ctx := joinUnary(ctx, req)
 		call := u.call
-		if !call.owned.Swap(true) {
+		if !call.marks.add(owned) {
 			defer func() { call.leave(err) }()
 		}
 		ctx, state, err := call.openOrClaim(ctx, i.t)
@@ -43,29 +43,46 @@ type unary struct {
 
 // unaryCall is the unary of the outermost interceptor, and the Call.
 type unaryCall struct {
-	unary
+	gatedUnary
 
 	own Call
+}
+
+// gatedUnary is the unary of the outermost interceptor if a gate opened the Call.
+type gatedUnary struct {
+	unary
+
+	parts unaryParts
+}
+
+// unaryParts is what the interceptors of a unary RPC share.
+type unaryParts struct {
+	request  connect.AnyRequest
+	response connect.AnyResponse // once it is known
+	info     connect.CallInfo    // handlers
+
+	attempts []attemptLayer
+	few      [2]attemptLayer // room for attempts: tracing and logging watch them
 }
 
 // joinUnary returns a part of the Call that the interceptors further out, or a
 // gate, opened, or of a new one.
 func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Context) {
 	call := joinable(ctx, req.Spec())
-	if call != nil && call.owned.Load() {
+	if call != nil && call.marks.has(owned) {
 		return &unary{call: call, sentBytes: -1, receivedBytes: -1}, ctx
 	}
-	var u *unary
+	var u *gatedUnary
 	if call != nil {
-		u = &unary{call: call}
+		u = &gatedUnary{}
 	} else {
 		c := &unaryCall{}
-		u, call = &c.unary, &c.own
-		u.call = call
+		u, call = &c.gatedUnary, &c.own
 		call.begin(ctx, req.Spec())
 		ctx = &call.scope
 	}
-	u.sentBytes, u.receivedBytes = -1, -1
+	parts := &u.parts
+	u.call, u.sentBytes, u.receivedBytes = call, -1, -1
 	if !call.spec.IsClient {
 		if x := call.served(ctx); x != nil {
 			x.intercepted.Store(true)
@@ -73,13 +90,14 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 	}
 	call.mu.Lock()
 	defer call.mu.Unlock()
-	call.parts.request = req
+	parts.request = req
+	call.unary = parts
 	if !call.spec.IsClient {
-		call.parts.info, _ = connect.CallInfoForHandlerContext(ctx)
+		parts.info, _ = connect.CallInfoForHandlerContext(ctx)
 	} else {
 		mergeStaged(req.Header(), call.staged, call.attempt)
 	}
-	return u, ctx
+	return &u.unary, ctx
 }
 
 // run runs the hooks around the rest of the chain, and End whatever happens.
@@ -154,7 +172,7 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 	if err != nil {
 		return nil, err
 	}
-	u.call.answered(res)
+	u.call.respond(res)
 	if err := u.send(res.Any()); err != nil {
 		return nil, err
 	}
@@ -166,8 +184,8 @@ func (u *unary) answer(ctx context.Context, req connect.AnyRequest, next connect
 
 // enter runs the rest of the chain as part of this Call.
 func (c *Call) enter(ctx context.Context, req connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
-	c.opening.Store(true)
-	defer c.opening.Store(false)
+	c.marks.add(opening)
+	defer c.marks.remove(opening)
 	return next(ctx, req)
 }
 
@@ -242,7 +260,7 @@ func (u *unary) afterReceive(msg any, err error, elapsed time.Duration) error {
 
 func (u *unary) about(msg any, err error, elapsed time.Duration) *Message {
 	m := &u.message
-	m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed, m.Elapsed = 0, msg, err, -1, false, elapsed
+	m.Seq, m.Msg, m.Err, m.WireBytes, m.Compressed, m.Elapsed, m.at = 0, msg, err, -1, false, elapsed, 0
 	return m
 }
 
