@@ -34,7 +34,7 @@ type clientExchange struct {
 	ends   []func(*ExchangeEnd)
 	result *http.Response
 	remote net.Addr // under mu
-	late   bool     // the context ended; under mu
+	late   error    // why nobody wants a response any more; under mu
 	once   sync.Once
 	trace  httptrace.ClientTrace
 }
@@ -127,8 +127,14 @@ func (x *clientExchange) contextEnded() {
 	if x.out != nil {
 		x.out.fail(err, err)
 	}
+	x.drop(err)
+}
+
+// drop closes the response, or the one that may still come: connect leaves it open
+// if the context ends at that moment.
+func (x *clientExchange) drop(err error) {
 	x.mu.Lock()
-	x.late = true
+	x.late = err
 	begun := x.result != nil
 	x.mu.Unlock()
 	if begun {
@@ -139,9 +145,10 @@ func (x *clientExchange) contextEnded() {
 
 // catchUp resets the request if the Call ended before it had this exchange.
 func (x *clientExchange) catchUp(call *Call) {
-	if s := call.client; s != nil && x.out != nil {
+	if s := call.client; s != nil {
 		if i := s.guard.ending.Load(); i != nil {
-			x.out.fail(i.result, i.result)
+			x.abort(i.result)
+			x.drop(i.result)
 		}
 	}
 }
@@ -195,11 +202,11 @@ func (x *clientExchange) respond(res *http.Response) {
 	x.mu.Lock()
 	x.result, x.answer = res, res.Header
 	x.status, x.major, x.minor = int32(res.StatusCode), uint8(res.ProtoMajor), uint8(res.ProtoMinor)
-	canceled := x.late
+	late := x.late
 	x.mu.Unlock()
-	if canceled {
+	if late != nil {
 		_ = x.in.Close()
-		x.over(contextError(x.ctx.Err(), context.Cause(x.ctx)))
+		x.over(late)
 	}
 }
 

@@ -116,3 +116,10 @@ func (x *Exchange) abort(err error) bool {
 	client, ok := x.side.(*clientExchange)
 	return ok && client.out != nil && client.out.fail(err, err)
 }
+
+// drop closes the response, also one that is still to come.
+func (x *Exchange) drop(err error) {
+	if client, ok := x.side.(*clientExchange); ok {
+		client.drop(err)
+	}
+}

@@ -236,9 +236,11 @@ func (g *guard) endContext(i *interruption) {
 
 // reset ends the stream on the wire, then its context.
 func (g *guard) reset(i *interruption) {
-	if x := g.s.call.exchange.Load(); x != nil && x.abort(i.result) {
+	x := g.s.call.exchange.Load()
+	if x != nil && x.abort(i.result) {
 		g.endContext(i) // whoever it wakes cannot end the request cleanly any more
 		_ = g.s.wire.CloseResponse()
+		x.drop(i.result)
 		return
 	}
 	if g.s.call.marks.has(headersKnown) { // else closing would wait for them
@@ -247,6 +249,9 @@ func (g *guard) reset(i *interruption) {
 	g.endContext(i)
 	wire := g.s.wire
 	_ = wire.CloseResponse() // the response may have begun, unknown to us
+	if x != nil {
+		x.drop(i.result)
+	}
 	time.AfterFunc(secondReset, func() { _ = wire.CloseResponse() })
 	time.AfterFunc(release, func() {
 		_ = wire.CloseResponse()
