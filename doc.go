@@ -50,7 +50,9 @@
 // run before a request is decoded and before all interceptors; an interceptor
 // that refuses is best added with its HandlerOption, which is both.
 //
-// A limit on addresses belongs in front of auth, one on callers behind it.
+// A limit on addresses belongs in front of auth, one on callers behind it. An
+// interceptor that stands in a chain twice does its work twice, except retry. What
+// becomes of other orders is in the packages' own words, under the same heading.
 //
 // # Defaults
 //

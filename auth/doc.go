@@ -43,6 +43,8 @@
 // handler hands to [Session.Renew]. [WithMessageAuthorizer] asks for each message. A
 // client's stream is never made again because of its token: the next one has another.
 //
+// # Without an Engine
+//
 // Some of this takes a streamwrap.Engine around the server's mux (with HandlerOption):
 //
 //	                                   with an Engine      without

@@ -35,11 +35,15 @@
 //
 // On handlers it ends the context, whose cause is the error (at the RPC's deadline
 // perhaps just [context.DeadlineExceeded]), and interrupts a blocked Receive, of which
-// the handler then gets that error; what it returns still reaches the client. That takes
-// a [streamwrap.Engine] around the server's mux. Without one only the context ends
-// ([Info].Enforceable is false, and [WithStrict] refuses such streams). A handler that is
-// blocked in Send can be told nothing: [Policy.SendStall] resets its stream, and after
-// any other limit the Engine does within seconds.
+// the handler then gets that error; what it returns still reaches the client. A handler
+// that is blocked in Send can be told nothing: [Policy.SendStall] resets its stream, and
+// after any other limit the Engine does within seconds.
+//
+// # Without an Engine
+//
+// On handlers it takes a [streamwrap.Engine] around the server's mux to interrupt or to
+// reset a stream. Without one only the context ends: [Info].Enforceable is false, and
+// [WithStrict] refuses such streams.
 //
 // # Errors
 //

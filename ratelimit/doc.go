@@ -41,9 +41,13 @@
 // A refusal has [connect.CodeResourceExhausted] and says when to come back: as
 // google.rpc.RetryInfo, Retry-After and RateLimit headers, and as gRPC's pushback. It
 // says which rule refused (google.rpc.ErrorInfo and QuotaFailure), and never whom it is
-// for. Without a streamwrap.Engine, RateLimit headers are left out where they could only
-// be trailers, Retry-After is in the error's metadata, received bytes count as they are
-// encoded, not as they travel, and clients do not learn of the Retry-After of a proxy.
+// for.
+//
+// # Without an Engine
+//
+// RateLimit headers are left out where they could only be trailers, and Retry-After is in
+// the error's metadata. Received bytes count as they are encoded, not as they travel.
+// Clients do not learn of the Retry-After of a proxy.
 //
 // # Order
 //

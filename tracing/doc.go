@@ -19,7 +19,7 @@
 // traces and the baggage of clients are trusted: servers on the edge have
 // [WithPublicEndpoint]. There are no message events and no addresses of clients.
 //
-// # Streams
+// # Streaming
 //
 // A span lasts as long as its stream: until the end is received, an error, the end of
 // the context, CloseResponse, or, for streams that nobody closes, a garbage
@@ -46,12 +46,14 @@
 // types and bodies, what gates of others do not let in. With
 // [Interceptor.ExchangeObserver], an Engine's, such requests are counted, though they
 // have no duration, and responses that could not be sent are told apart from those
-// that were. Without an Engine
+// that were.
 //
-//   - requests that no interceptor saw are not seen, unless the interceptor's own gate
-//     saw them ([streamwrap.Interceptor.HandlerOption]), and then without their code,
-//   - the span of a unary handler does not contain the sending of its response,
-//   - nobody knows sizes, nor to which address a client is connected.
+// # Without an Engine
+//
+//   - Requests that no interceptor saw are not seen, unless the interceptor's own gate
+//     saw them ([streamwrap.Interceptor.HandlerOption]), and then without their code.
+//   - The span of a unary handler does not contain the sending of its response.
+//   - Nobody knows sizes, nor to which address a client is connected.
 //
 // # Attempts
 //

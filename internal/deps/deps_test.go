@@ -122,6 +122,21 @@ func TestEveryPolicyIsListed(t *testing.T) {
 	}
 }
 
+func TestPoliciesDocumentTheSameThings(t *testing.T) {
+	t.Parallel()
+	for _, policy := range policies {
+		doc, err := os.ReadFile(filepath.Join("../..", policy, "doc.go"))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, heading := range []string{"Defaults", "Streaming", "Without an Engine", "Order", "Cost"} {
+			if !bytes.Contains(doc, []byte("\n// # "+heading+"\n")) {
+				t.Errorf("%s/doc.go has no heading %q", policy, heading)
+			}
+		}
+	}
+}
+
 func TestTestDependenciesStayInTests(t *testing.T) {
 	t.Parallel()
 	for _, file := range rootModule(t) {
