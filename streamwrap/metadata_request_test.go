@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"connectrpc.com/connect"
 
@@ -193,6 +194,41 @@ func TestGet(t *testing.T) {
 		r.client.wantEnd(t, "completed 1/1")
 		r.server.wantEnd(t, "completed 1/1")
 	})
+}
+
+// TestResponseOfRefusedRPC: what a hook refuses to send is no response.
+func TestResponseOfRefusedRPC(t *testing.T) {
+	t.Parallel()
+	type rpc struct{ call *streamwrap.Call }
+	refuse := errors.New("refused")
+	for name, hooks := range map[string]streamwrap.Hooks[rpc]{
+		"Send":   {Send: func(*rpc, context.Context, any) error { return refuse }},
+		"Header": {Header: func(*rpc, context.Context, http.Header) error { return refuse }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ended := false
+				hooks.Open = func(_ context.Context, call *streamwrap.Call) (context.Context, *rpc, error) { return nil, &rpc{call}, nil }
+				hooks.End = func(r *rpc, _ context.Context, e *streamwrap.End) {
+					ended = true
+					if res, ok := r.call.Response(); ok || e.Err == nil {
+						t.Errorf("ended with %v and the response %v", e.Err, res)
+					}
+				}
+				i := streamwrap.NewInterceptor(hooks)
+				srv := conntest.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(i)}})
+				if reply := srv.Clients().Do(t.Context(), connect.StreamTypeUnary, nil, "text"); reply.Err == nil {
+					t.Error("not refused")
+				}
+				srv.WaitCalls(1)
+				synctest.Wait()
+				if !ended {
+					t.Error("no end")
+				}
+			})
+		})
+	}
 }
 
 // TestResponse: the response of a unary RPC is known once there is one, on both sides,

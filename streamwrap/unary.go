@@ -157,6 +157,9 @@ func (u *unary) handler(ctx context.Context, req connect.AnyRequest, next connec
 			err = refusal
 		}
 	}
+	if err != nil {
+		u.call.respond(nil) // what there was is not sent
+	}
 	return res, err
 }
 
