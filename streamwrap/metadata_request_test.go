@@ -209,7 +209,9 @@ func TestResponseOfRefusedRPC(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				ended := false
-				hooks.Open = func(_ context.Context, call *streamwrap.Call) (context.Context, *rpc, error) { return nil, &rpc{call}, nil }
+				hooks.Open = func(_ context.Context, call *streamwrap.Call) (context.Context, *rpc, error) {
+					return nil, &rpc{call}, nil
+				}
 				hooks.End = func(r *rpc, _ context.Context, e *streamwrap.End) {
 					ended = true
 					if res, ok := r.call.Response(); ok || e.Err == nil {

@@ -125,7 +125,7 @@ func TestEveryPolicyIsListed(t *testing.T) {
 func TestPoliciesDocumentTheSameThings(t *testing.T) {
 	t.Parallel()
 	for _, policy := range policies {
-		doc, err := os.ReadFile(filepath.Join("../..", policy, "doc.go"))
+		doc, err := os.ReadFile("../../" + policy + "/doc.go")
 		if err != nil {
 			t.Error(err)
 		}
