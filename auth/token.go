@@ -73,7 +73,8 @@ type CachedSource struct {
 // wait, each of which gives up when its own context ends; and in the background while
 // the token that it has is still good, so that none waits. After a failure it asks
 // again after a second, then later, up to a minute, and serves the old token as long
-// as that is good. It panics if source is nil.
+// as that is good. A token that a server refuses is dropped, but no more than one a
+// second. It panics if source is nil.
 func Cached(source TokenSource) *CachedSource {
 	if source == nil {
 		panic("auth: Cached: nil TokenSource")
