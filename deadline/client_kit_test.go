@@ -73,22 +73,6 @@ func wantLocal(t *testing.T, err error, reason deadline.Reason, code connect.Cod
 	}
 }
 
-// unsent opens a stream on which nothing is sent.
-func unsent(ctx context.Context, t *testing.T, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {
-	t.Helper()
-	var conn connect.StreamingClientConn
-	var err error
-	if kind == connect.StreamTypeClient {
-		conn, err = clients.Client.CallClientStream(ctx).Conn()
-	} else {
-		conn, err = clients.Bidi.CallBidiStream(ctx).Conn()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
 func wantMessages(t *testing.T, conn connect.StreamingClientConn, n int) {
 	t.Helper()
 	for range n {

@@ -82,7 +82,7 @@ func TestClientBlockedSend(t *testing.T) {
 				})
 				clients := c.Clients(srv, connect.WithInterceptors(deadline.NewInterceptor(tt.policy), &silent{}))
 				start := time.Now()
-				conn := unsent(within(t, tt.asks), t, clients, c.Kind)
+				conn := clients.Upload(within(t, tt.asks), c.Kind)
 				// The server's window takes less.
 				err := conn.Send(conntest.Text(strings.Repeat("x", 4<<20)))
 				wantLocal(t, err, tt.reason, tt.code)

@@ -94,7 +94,7 @@ func TestClientTellsRemainingTime(t *testing.T) {
 				srv := c.Start(t, conntest.Config{Service: mute(0)})
 				clients := c.Clients(srv, connect.WithInterceptors(deadline.NewInterceptor(deadline.Policy{Default: 5 * time.Second})))
 				start := time.Now()
-				conn := unsent(t.Context(), t, clients, c.Kind)
+				conn := clients.Upload(t.Context(), c.Kind)
 				<-time.After(2 * time.Second)
 				var err error
 				switch first {
@@ -128,7 +128,7 @@ func TestClientSendsNothingTooLate(t *testing.T) {
 	m.EachBubble(t, func(t *testing.T, c conntest.Case) {
 		srv := c.Start(t, conntest.Config{})
 		clients := c.Clients(srv, connect.WithInterceptors(deadline.NewInterceptor(deadline.Policy{Default: 5 * time.Second})))
-		conn := unsent(t.Context(), t, clients, c.Kind)
+		conn := clients.Upload(t.Context(), c.Kind)
 		<-time.After(6 * time.Second)
 		wantLocal(t, conn.Send(conntest.Text("first")), deadline.ReasonDeadline, connect.CodeDeadlineExceeded)
 		wantLocal(t, conn.Receive(&conntest.Message{}), deadline.ReasonDeadline, connect.CodeDeadlineExceeded)
@@ -238,7 +238,7 @@ func TestClientRefusedMessage(t *testing.T) {
 		srv := c.Start(t, conntest.Config{Service: mute(0)})
 		clients := c.Clients(srv, connect.WithInterceptors(deadline.NewInterceptor(policy), &refusing{}, &silent{}))
 		start := time.Now()
-		conn := unsent(t.Context(), t, clients, c.Kind)
+		conn := clients.Upload(t.Context(), c.Kind)
 		if err := conn.Send(conntest.Text("bad")); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ func AccessLog(logger *slog.Logger, opts ...Option) streamwrap.ExchangeFunc {
 
 // access is one request. It is also its context.
 type access struct {
-	context.Context //nolint:containedctx // it is the request's
+	context.Context //nolint:containedctx // it is the request's context, which the observer returns
 
 	recorder *recorder
 	exchange *streamwrap.Exchange

@@ -71,7 +71,7 @@ func (r *recorder) appendError(attrs []slog.Attr, err error) []slog.Attr {
 // isPlain reports whether an error is a context's own, and says no more than the
 // outcome does.
 func isPlain(err error) bool {
-	return err == context.Canceled || err == context.DeadlineExceeded //nolint:errorlint // is there more to say?
+	return err == context.Canceled || err == context.DeadlineExceeded //nolint:errorlint // only the bare errors: a wrapped one has more to say
 }
 
 // panicText returns what a handler panicked with.

@@ -215,11 +215,11 @@ func numberOf(v protoreflect.Value) uint64 {
 		}
 		return 0
 	case protoreflect.EnumNumber:
-		return uint64(n) //nolint:gosec // its bits
+		return uint64(n) //nolint:gosec // they are hashed: only its bits count
 	case int32:
-		return uint64(n) //nolint:gosec // its bits
+		return uint64(n) //nolint:gosec // they are hashed: only its bits count
 	case int64:
-		return uint64(n) //nolint:gosec // its bits
+		return uint64(n) //nolint:gosec // they are hashed: only its bits count
 	case uint32:
 		return uint64(n)
 	case uint64:

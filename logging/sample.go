@@ -53,7 +53,7 @@ func lot(ctx context.Context, seed maphash.Seed, r *Result) uint32 {
 	if r.Call == nil {
 		return rand.Uint32() //nolint:gosec // a lottery over log lines, and no secret
 	}
-	return uint32(maphash.Comparable(seed, r.Call.ID())) //nolint:gosec // the lower half
+	return uint32(maphash.Comparable(seed, r.Call.ID())) //nolint:gosec // the lower half of a hash
 }
 
 // PerProcedure returns a sampler that keeps, of each procedure and in each interval, the
@@ -92,7 +92,7 @@ func (w *window) next(interval uint32) int64 {
 			next = uint64(interval)<<32 | 1
 		}
 		if w.word.CompareAndSwap(word, next) {
-			return int64(uint32(next)) //nolint:gosec // the lower half
+			return int64(uint32(next)) //nolint:gosec // the lower half of the word is the count
 		}
 	}
 }

@@ -131,7 +131,7 @@ func TestSlotsAfterRandomDeaths(t *testing.T) {
 		var workers sync.WaitGroup
 		for w := range 16 {
 			d := &dying{
-				c: c, clients: clients, random: rand.New(rand.NewPCG(1, uint64(w))), //nolint:gosec // no secret
+				c: c, clients: clients, random: rand.New(rand.NewPCG(1, uint64(w))), //nolint:gosec // deaths by a seed, to be repeatable, and no secret
 				odd:       odd(conntest.UnaryProcedure),
 				oddStream: odd(map[bool]string{true: conntest.BidiProcedure, false: conntest.ClientProcedure}[c.Transport.HTTP2()]),
 			}

@@ -139,10 +139,16 @@ func (k *Keyed) Reserve(key string, n int, wait time.Duration) (delay time.Durat
 	return k.decide(k.hash(key), n, wait)
 }
 
-// takeNow implements taker.
+// takeNow implements taker, for keys that have a slot.
 func (k *Keyed) takeNow(key string, n int) bool {
-	_, r := k.decide(k.hash(key), n, 0)
-	return r.OK && n > 0
+	hash := k.hash(key)
+	b, i := k.find(hash)
+	q, isReal := k.gcra.request(n, 0)
+	if b == nil || !isReal {
+		return false
+	}
+	_, ok, found := b.charge(i, hash, &k.gcra, q)
+	return ok && found
 }
 
 // Give implements [Limiter].

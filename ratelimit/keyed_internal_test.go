@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -392,4 +393,34 @@ func TestGiveNeedsNoSlot(t *testing.T) {
 	if k.has(7) || !k.ok(7, 1) || k.ok(7, 1) {
 		t.Error("what was not taken was given back")
 	}
+}
+
+// TestTakeNow: it takes what Take would, of keys with a slot, and counts no decision for
+// others, which are decided about once more.
+func TestTakeNow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := NewKeyed(Per(2, time.Hour), WithMaxKeys(8))
+		if k.takeNow("a", 1) {
+			t.Error("a key without a slot was decided about")
+		}
+		for i := range 100 { // more than there are slots
+			_, _ = k.Take(t.Context(), strconv.Itoa(i), 1)
+		}
+		before := k.Overflowed()
+		taken, slots := 0, 0
+		for i := range 100 {
+			if b, _ := k.find(k.hash(strconv.Itoa(i))); b != nil {
+				slots++
+			}
+			for range 3 {
+				if k.takeNow(strconv.Itoa(i), 1) {
+					taken++
+				}
+			}
+		}
+		if slots != 8 || taken != slots || k.Overflowed() != before || before == 0 {
+			t.Errorf("%d of %d keys with a slot took one more; overflowed %d, then %d", taken, slots, before, k.Overflowed())
+		}
+	})
 }

@@ -32,7 +32,7 @@ func GRPC(initial time.Duration, factor float64, limit time.Duration) Backoff {
 	}
 	return func(retry int, _ time.Duration) time.Duration {
 		d := float64(exponential(initial, factor, limit, retry))
-		return time.Duration(min(d*(0.8+0.4*rand.Float64()), math.MaxInt64/2)) //nolint:gosec // to spread the load
+		return time.Duration(min(d*(0.8+0.4*rand.Float64()), math.MaxInt64/2)) //nolint:gosec // it spreads retries, and is no secret
 	}
 }
 
@@ -77,5 +77,5 @@ func between(low, high time.Duration) time.Duration {
 	if high <= low {
 		return low
 	}
-	return low + rand.N(high-low) //nolint:gosec // to spread the load
+	return low + rand.N(high-low) //nolint:gosec // it spreads retries, and is no secret
 }

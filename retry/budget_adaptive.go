@@ -37,7 +37,7 @@ func (a *adaptive) admit(server string) (ok bool) {
 		attempts := s.attempts.add(1, now, adaptiveWindow) - 1
 		accepted := s.accepted.add(0, now, adaptiveWindow)
 		refuse := (attempts - a.multiple*accepted) / (attempts + 1)
-		ok = rand.Float64() >= refuse //nolint:gosec // a lottery
+		ok = rand.Float64() >= refuse //nolint:gosec // which of the retries go is a lottery, and no secret
 	})
 	return ok
 }

@@ -53,5 +53,5 @@ func (p pushback) wait() time.Duration {
 	if !p.spread {
 		return p.delay
 	}
-	return time.Duration(float64(p.delay) * (1 + rand.Float64()/2)) //nolint:gosec // to spread the load
+	return time.Duration(float64(p.delay) * (1 + rand.Float64()/2)) //nolint:gosec // it spreads retries, and is no secret
 }

@@ -109,7 +109,7 @@ func (s *stream) open() {
 // may be the caller's own, which is under way, and which had this message. It returns
 // why that failed, and whether it is only this one: a message that does not marshal,
 // or that an interceptor refuses.
-func (s *stream) deliver(t *streamTry, index int, msg any, own bool) (err error, local bool) { //nolint:revive // local qualifies err
+func (s *stream) deliver(t *streamTry, index int, msg any, own bool) (err error, local bool) { //nolint:revive // local says of err that it arose on this side
 	t.sending.Lock()
 	defer t.sending.Unlock()
 	defer s.standAside(t)

@@ -116,16 +116,7 @@ func hang(calls, messages int) func(context.Context, int, int) error {
 // openConn opens a stream that uploads and returns its conn.
 func openConn(ctx context.Context, t *testing.T, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {
 	t.Helper()
-	var conn connect.StreamingClientConn
-	var err error
-	if kind == connect.StreamTypeClient {
-		conn, err = clients.Client.CallClientStream(ctx).Conn()
-	} else {
-		conn, err = clients.Bidi.CallBidiStream(ctx).Conn()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := clients.Upload(ctx, kind)
 	t.Cleanup(func() { _ = conn.CloseResponse() })
 	return conn
 }

@@ -90,12 +90,7 @@ func stress(ctx context.Context, clients *conntest.Clients, kind connect.StreamT
 		got, err := download(ctx, clients, strconv.Itoa(id))
 		return strings.Join(got, " ") + " ", err
 	}
-	var conn connect.StreamingClientConn
-	if kind == connect.StreamTypeClient {
-		conn, _ = clients.Client.CallClientStream(ctx).Conn()
-	} else {
-		conn, _ = clients.Bidi.CallBidiStream(ctx).Conn()
-	}
+	conn := clients.Upload(ctx, kind)
 	defer func() { _ = conn.CloseResponse() }()
 	var group sync.WaitGroup
 	send := func() {

@@ -56,7 +56,7 @@ func (s *clientStream) recoverOpen(returned *bool) {
 	for g := s.groups; g != nil; g = g.next {
 		unwrapped -= len(g.layers)
 	}
-	s.groups = &group{call: &s.call, client: true, layers: s.layers[:unwrapped], next: s.groups}
+	s.groups = &group{call: &s.call, layers: s.layers[:unwrapped], next: s.groups}
 	s.guard.interrupt(context.Canceled, err, err)
 	s.close()
 	s.endAll(t)
@@ -136,7 +136,7 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	if s.groups != nil {
 		g = &group{}
 	}
-	g.call, g.client = &s.call, true
+	g.call = &s.call
 	if index >= 0 {
 		g.layers = s.layers[index : index+1 : index+1]
 		g.has = g.layers[0].t.has

@@ -232,7 +232,7 @@ func (c *coalescer) writeOut(waited, p []byte, flushes bool) error {
 			return err
 		}
 		if len(p) > 0 {
-			c.calls.Add(2)
+			c.another()
 		}
 	}
 	if len(p) > 0 {
@@ -261,7 +261,7 @@ func (c *coalescer) writeBurst(b []byte) error {
 		return nil
 	}
 	if len(rest) > 0 {
-		c.calls.Add(2)
+		c.another()
 	}
 	return c.writeOut(rest, nil, true)
 }
@@ -289,9 +289,13 @@ func (c *coalescer) write(p []byte) (n int, err error) {
 		if err != nil || n >= len(p) || wrote < len(piece) {
 			return n, err
 		}
-		c.calls.Add(2)
+		c.another()
 	}
 }
+
+// another notes that a call has ended and the next one begins: each that ends is
+// progress of a slow reader.
+func (c *coalescer) another() { c.calls.Add(2) }
 
 // inform passes on a status that does not begin the response: an informational
 // one, or one that comes too late, about which net/http complains.

@@ -73,7 +73,7 @@ func TestEngineClientBlockedSendIsReleased(t *testing.T) {
 					}
 					inner := w
 					inner.hooks = false
-					conn := openUpload(ctx, inner.clients(srv, c, srv.Client(), e, opts...), c.Kind)
+					conn := inner.clients(srv, c, srv.Client(), e, opts...).Upload(ctx, c.Kind)
 					sent := make(chan error, 1)
 					go func() {
 						size := first
@@ -135,7 +135,7 @@ func TestEngineClientMemoryIsBounded(t *testing.T) {
 				e := streamwrap.NewEngine(streamwrap.WithSendBuffer(tt.buffer))
 				transport := &stalledClient{read: first + tt.more}
 				ctx, cancel := context.WithCancel(t.Context())
-				conn := openUpload(ctx, conntest.NewClients(e.HTTPClient(transport), "http://conntest.test", c.Option(), connect.WithInterceptors(e)), c.Kind)
+				conn := conntest.NewClients(e.HTTPClient(transport), "http://conntest.test", c.Option(), connect.WithInterceptors(e)).Upload(ctx, c.Kind)
 				if err := conn.Send(conntest.Text("x")); err != nil {
 					t.Fatal(err)
 				}

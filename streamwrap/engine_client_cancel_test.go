@@ -131,7 +131,7 @@ func TestEngineClientCancelReachesTheServer(t *testing.T) {
 				eachWiring(t, conntest.Matrix{Transports: transports, Kinds: uploads}, wirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 					srv := c.Start(t, conntest.Config{Service: m.service(), Window: m.window, Wrap: withoutTimeouts})
 					conn, cancel := openWithEnding(t, e, func(ctx context.Context) connect.StreamingClientConn {
-						return openUpload(ctx, w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+						return w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(ctx, c.Kind)
 					})
 					defer cancel()
 					due := time.Now().Add(time.Second)
@@ -261,7 +261,7 @@ func TestEngineClientCancelAsTheResponseBegins(t *testing.T) {
 							cancel()
 						})
 					}
-					conn := openUpload(ctx, cs, c.Kind)
+					conn := cs.Upload(ctx, c.Kind)
 					due := time.Now().Add(time.Second)
 					if err := conn.Send(conntest.Text("one")); err != nil {
 						t.Fatal(err)

@@ -47,7 +47,7 @@ func TestEngineClientCloseRequest(t *testing.T) {
 			eachWiring(t, conntest.Matrix{Transports: web, Kinds: uploads}, engineWirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 				var log uploadLog
 				srv := c.Start(t, conntest.Config{Service: log.service()})
-				conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+				conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 				begin(t, conn, b.messages)
 				for range 3 {
 					if err := conn.CloseRequest(); err != nil {
@@ -93,7 +93,7 @@ func TestEngineClientCloseRequestRacesSend(t *testing.T) {
 				for i := range 20 {
 					var log uploadLog
 					srv := c.Start(t, conntest.Config{Service: log.service()})
-					conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+					conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 					sent := 0
 					send := func(messages int) {
 						for range messages {

@@ -53,7 +53,7 @@ func TestEngineClientContextThatEndsFurtherIn(t *testing.T) {
 					t *testing.T, c conntest.Case, clients func(*conntest.Server, ...connect.Interceptor) *conntest.Clients,
 				) {
 					srv := c.Start(t, conntest.Config{Service: m.service(), Window: m.window, Wrap: withoutTimeouts})
-					conn := openUpload(t.Context(), clients(srv, timeoutInterceptor{wraps: wraps}), c.Kind)
+					conn := clients(srv, timeoutInterceptor{wraps: wraps}).Upload(t.Context(), c.Kind)
 					due := time.Now().Add(time.Second)
 					for _, msg := range m.open {
 						if err := conn.Send(msg); err != nil {
@@ -89,7 +89,7 @@ func TestEngineClientCanceledBeforeAnythingWasSent(t *testing.T) {
 	) {
 		srv := c.Start(t, conntest.Config{})
 		ctx, cancel := context.WithCancel(t.Context())
-		conn := openUpload(ctx, clients(srv), c.Kind)
+		conn := clients(srv).Upload(ctx, c.Kind)
 		cancel()
 		settle()
 		wantCode(t, "Send", conn.Send(conntest.Text("late")), connect.CodeCanceled)

@@ -77,7 +77,7 @@ func TestEngineClientWhenConnectGivesUp(t *testing.T) {
 								var bareErr error
 								for _, w := range append([]engineWiring{{name: "bare"}}, engineWirings...) {
 									srv := c.Start(t, conntest.Config{Wrap: answer(tt.status, tt.header(c))})
-									conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+									conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 									sent := make(chan error, 1)
 									go func() {
 										size := first
@@ -185,7 +185,7 @@ func TestEngineClientReceiveFailsLocally(t *testing.T) {
 					})
 					clients := w.clients(srv, c, srv.Client(), streamwrap.NewEngine(), tt.client...)
 					for i := range 3 { // connect ends the request by itself, and that must be too late
-						conn := openUpload(t.Context(), clients, c.Kind)
+						conn := clients.Upload(t.Context(), c.Kind)
 						begin(t, conn, b.messages)
 						wantCode(t, "Receive", conn.Receive(&conntest.Message{}), tt.code)
 						wantEOF(t, "Send", conn.Send(conntest.Text("late")))
@@ -205,7 +205,7 @@ func TestEngineClientServerErrorMidUpload(t *testing.T) {
 	t.Parallel()
 	eachWiring(t, conntest.Matrix{Transports: h2, Kinds: uploads}, engineWirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 		srv := c.Start(t, conntest.Config{})
-		conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+		conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 		conntest.Fail(connect.CodeDataLoss, "why").After(5).Add(conn.RequestHeader())
 		received := make(chan error, 1)
 		go func() {

@@ -22,7 +22,7 @@ func TestEngineClientSendsAndReceivesConcurrently(t *testing.T) {
 	const messages = 150
 	eachWiring(t, conntest.Matrix{Transports: h2, Kinds: bidiKind}, engineWirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 		srv := c.Start(t, conntest.Config{})
-		conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+		conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for n := range messages {
@@ -105,7 +105,7 @@ func TestEngineClientIdleStreamHasNoGoroutine(t *testing.T) {
 			eachWiring(t, conntest.Matrix{Transports: web, Kinds: uploads}, engineWirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 				srv := c.Start(t, conntest.Config{Service: waiting(c.Transport.HTTP2())})
 				ctx, cancel := context.WithCancel(t.Context())
-				conn := openUpload(ctx, w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+				conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(ctx, c.Kind)
 				begin(t, conn, b.messages)
 				time.Sleep(10 * time.Second)
 				if own := ownGoroutines(); len(own) > 0 {
@@ -159,7 +159,7 @@ func TestEngineClientLeavesNothing(t *testing.T) {
 					_ = clients.Do(t.Context(), connect.StreamTypeUnary, nil, "connects")
 					before := idle()
 					ctx, cancel := context.WithCancel(t.Context())
-					conn := openUpload(ctx, clients, c.Kind)
+					conn := clients.Upload(ctx, c.Kind)
 					begin(t, conn, b.messages)
 					end(conn, cancel)
 					if after := idle(); after > before {

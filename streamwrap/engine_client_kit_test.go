@@ -51,16 +51,6 @@ func (w engineWiring) clients(
 	return conntest.NewClients(client, s.URL, opts...)
 }
 
-// openUpload returns a stream on which nothing was sent.
-func openUpload(ctx context.Context, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {
-	if kind == connect.StreamTypeClient {
-		conn, _ := clients.Client.CallClientStream(ctx).Conn()
-		return conn
-	}
-	conn, _ := clients.Bidi.CallBidiStream(ctx).Conn()
-	return conn
-}
-
 // rawBody is a body as it travelled.
 type rawBody struct {
 	mu sync.Mutex

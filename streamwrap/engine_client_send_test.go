@@ -39,7 +39,7 @@ func uploadTo(
 	var log uploadLog
 	var raw rawServer
 	srv := c.Start(t, conntest.Config{Service: log.service(), Wrap: raw.wrap, HandlerOptions: opts})
-	conn := openUpload(t.Context(), client(srv), c.Kind)
+	conn := client(srv).Upload(t.Context(), c.Kind)
 	var result uploadResult
 	for _, msg := range messages {
 		if _, ok := msg.(headersOnly); ok {

@@ -51,7 +51,7 @@ func TestEngineClientNothingLeavesEarly(t *testing.T) {
 		clients := w.clients(srv, c, srv.Client(), streamwrap.NewEngine())
 		for name, begin := range begins {
 			before := srv.Requests()
-			conn := openUpload(t.Context(), clients, c.Kind)
+			conn := clients.Upload(t.Context(), c.Kind)
 			for _, value := range []string{"early", "late"} {
 				conn.RequestHeader().Set("Conntest-When", value)
 				time.Sleep(time.Second)
@@ -84,7 +84,7 @@ func TestEngineClientSendNilSendsHeadersOnly(t *testing.T) {
 		var log uploadLog
 		var raw rawServer
 		srv := c.Start(t, conntest.Config{Service: log.service(), Wrap: raw.wrap})
-		conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+		conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 		for range 3 {
 			if err := conn.Send(nil); err != nil {
 				t.Errorf("Send(nil): %v", err)
@@ -143,7 +143,7 @@ func TestEngineClientSendAfterTheServersEnd(t *testing.T) {
 				t.Parallel()
 				eachWiring(t, conntest.Matrix{Transports: h2, Kinds: uploads}, engineWirings, func(t *testing.T, c conntest.Case, w engineWiring) {
 					srv := c.Start(t, conntest.Config{})
-					conn := openUpload(t.Context(), w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+					conn := w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(t.Context(), c.Kind)
 					conntest.Delay(time.Second).Add(conn.RequestHeader())
 					fault.Add(conn.RequestHeader())
 					begin(t, conn, b.messages)
@@ -200,7 +200,7 @@ func TestEngineClientSendAfterReceiveEnds(t *testing.T) {
 					}, nil
 				})
 				open := func(w engineWiring) connect.StreamingClientConn {
-					conn := openUpload(ctx, w.clients(srv, c, transport, streamwrap.NewEngine()), c.Kind)
+					conn := w.clients(srv, c, transport, streamwrap.NewEngine()).Upload(ctx, c.Kind)
 					begin(t, conn, b.messages)
 					_, err := drain(conn)
 					wantCode(t, "Receive", err, connect.CodeAborted)
@@ -234,7 +234,7 @@ func TestEngineClientSendAfterTheContextsEnd(t *testing.T) {
 					t.Cleanup(settle)
 					srv := c.Start(t, conntest.Config{Service: waiting(c.Transport.HTTP2()), Wrap: withoutTimeouts})
 					conn, cancel := openWithEnding(t, e, func(ctx context.Context) connect.StreamingClientConn {
-						return openUpload(ctx, w.clients(srv, c, srv.Client(), streamwrap.NewEngine()), c.Kind)
+						return w.clients(srv, c, srv.Client(), streamwrap.NewEngine()).Upload(ctx, c.Kind)
 					})
 					defer cancel()
 					begin(t, conn, b.messages)

@@ -118,7 +118,7 @@ func TestEngineClientBehindOtherHTTPClients(t *testing.T) {
 						next.ServeHTTP(w, r)
 					})
 				}})
-				conn := openUpload(t.Context(), clients(srv), c.Kind)
+				conn := clients(srv).Upload(t.Context(), c.Kind)
 				for _, msg := range sized(1, 100, 0, 1<<10) {
 					if err := conn.Send(msg); err != nil {
 						t.Fatal(err)
@@ -187,7 +187,7 @@ func TestEngineClientSendDoesNotWaitForTheTransport(t *testing.T) {
 				e := streamwrap.NewEngine()
 				transport := &stalledClient{read: len(frame)}
 				clients := conntest.NewClients(e.HTTPClient(transport), "http://conntest.test", c.Option(), connect.WithInterceptors(e))
-				conn := openUpload(ctx, clients, c.Kind)
+				conn := clients.Upload(ctx, c.Kind)
 				sent := make(chan error, 1)
 				go func() {
 					for _, msg := range sized(first, 0, 1, 50<<10) {

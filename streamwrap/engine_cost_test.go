@@ -63,7 +63,7 @@ func TestEngineClientUnaryAllocations(t *testing.T) {
 	r := streamRequest(conntest.Connect, conntest.UnaryProcedure, http.NoBody)
 	r.Header.Set("Content-Type", "application/proto")
 	r.ContentLength = 0
-	if n := testing.AllocsPerRun(200, func() { _, _ = client.Do(r) }); n != 0 { //nolint:bodyclose // there is no response
+	if n := testing.AllocsPerRun(200, func() { _, _ = client.Do(r) }); n != 0 { //nolint:bodyclose // the client of this test returns no response
 		t.Errorf("%v allocations", n)
 	}
 }

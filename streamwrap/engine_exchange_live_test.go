@@ -92,7 +92,7 @@ func TestEngineExchangeCountsGrow(t *testing.T) {
 		client, server := newWireLog("client"), newWireLog("server")
 		srv := c.Start(t, conntest.Config{Wrap: e.Handler, HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(server)}})
 		clients := conntest.NewClients(e.HTTPClient(srv.Client()), srv.URL, c.Option(), connect.WithInterceptors(client, e))
-		conn := openUpload(t.Context(), clients, c.Kind)
+		conn := clients.Upload(t.Context(), c.Kind)
 		for n := int64(1); n <= 5; n++ {
 			if err := conn.Send(conntest.Text("one")); err != nil {
 				t.Fatal(err)
@@ -174,7 +174,7 @@ func TestEngineClientReset(t *testing.T) {
 				clients := conntest.NewClients(e.HTTPClient(srv.Client()), srv.URL, c.Option(), connect.WithInterceptors(client, e))
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				conn := openUpload(ctx, clients, c.Kind)
+				conn := clients.Upload(ctx, c.Kind)
 				for _, msg := range m.open {
 					if err := conn.Send(msg); err != nil {
 						t.Fatalf("Send: %v", err)

@@ -284,7 +284,7 @@ func TestEngineExchangeSizesOfLostMessages(t *testing.T) {
 		srv := c.Start(t, conntest.Config{Service: log.service()})
 		clients := conntest.NewClients(e.HTTPClient(srv.Client()), srv.URL, c.Option(),
 			connect.WithSendMaxBytes(100), connect.WithInterceptors(client, e))
-		conn := openUpload(t.Context(), clients, c.Kind)
+		conn := clients.Upload(t.Context(), c.Kind)
 		var want []wireFact
 		for _, size := range []int{200, 10, 300, 20, 98, 99} {
 			msg := conntest.Text(strings.Repeat("x", size))

@@ -31,7 +31,7 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if !returned {
 			p = recover()
 		}
-		aborted := !returned && (p == nil || p == http.ErrAbortHandler) //nolint:errorlint // as net/http compares it
+		aborted := !returned && (p == nil || p == http.ErrAbortHandler) //nolint:errorlint // net/http compares it so, too
 		if late := x.end(returned, aborted); late != nil && returned {
 			p, returned = late, false
 		}

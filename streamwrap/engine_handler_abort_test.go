@@ -56,10 +56,7 @@ func uploading(f func(ctx context.Context, conn connect.StreamingHandlerConn) er
 // upload opens a stream with one message sent.
 func upload(ctx context.Context, t *testing.T, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {
 	t.Helper()
-	conn, _ := clients.Bidi.CallBidiStream(ctx).Conn()
-	if kind == connect.StreamTypeClient {
-		conn, _ = clients.Client.CallClientStream(ctx).Conn()
-	}
+	conn := clients.Upload(ctx, kind)
 	if err := conn.Send(conntest.Text("one")); err != nil {
 		t.Fatal(err)
 	}

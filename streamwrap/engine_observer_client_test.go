@@ -315,7 +315,7 @@ func randomRPC(t *testing.T, clients *conntest.Clients, transport conntest.Trans
 		}
 		conn, _ = stream.Conn()
 	default:
-		conn = openUpload(ctx, clients, kind)
+		conn = clients.Upload(ctx, kind)
 		for key, values := range conntest.WithFaults(faults...) {
 			conn.RequestHeader()[key] = values
 		}

@@ -30,10 +30,9 @@ const (
 type group struct {
 	state      state
 	has        events // hooks that any layer has
-	client     bool
-	root       bool // client: its end is the end of the Call
-	edge       bool // it is the group nearest the wire
-	concluding bool // Return hooks run
+	root       bool   // client: its end is the end of the Call
+	edge       bool   // it is the group nearest the wire
+	concluding bool   // Return hooks run
 
 	call   *Call
 	layers []layer // in chain order
@@ -41,7 +40,7 @@ type group struct {
 	// send side
 	sent          atomic.Int64
 	headerSent    atomic.Bool           // Header hooks ran
-	headerRefusal *refused              // and one refused
+	headerRefusal *refused              // and one refused; set before headerSent, others read it after
 	sendErr       atomic.Pointer[error] // of the last message, if it failed
 	sendMsg       Message
 
@@ -89,7 +88,7 @@ func (g *group) near(i int) *layer { return &g.layers[g.distance(i)] }
 // distance turns an index in chain order into the distance from the stream's
 // user, and back.
 func (g *group) distance(i int) int {
-	if g.client {
+	if g.call.spec.IsClient {
 		return i
 	}
 	return len(g.layers) - 1 - i

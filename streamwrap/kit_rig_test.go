@@ -116,12 +116,7 @@ func (r *rig) do(t *testing.T, header http.Header, messages ...string) conntest.
 
 // unopened returns an upload on which nothing was sent.
 func (r *rig) unopened(ctx context.Context) connect.StreamingClientConn {
-	if r.c.Kind == connect.StreamTypeClient {
-		conn, _ := r.clients.Client.CallClientStream(ctx).Conn()
-		return conn
-	}
-	conn, _ := r.clients.Bidi.CallBidiStream(ctx).Conn()
-	return conn
+	return r.clients.Upload(ctx, r.c.Kind)
 }
 
 // start opens a stream of the case's kind, the first message sent: for a server

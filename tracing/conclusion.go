@@ -38,7 +38,7 @@ func (s *stream) conclude(e *streamwrap.End) conclusion {
 
 func (s *stream) endingOf(e *streamwrap.End) ending {
 	switch {
-	case e.Outcome == streamwrap.Panicked && e.Panic == http.ErrAbortHandler: //nolint:errorlint // net/http compares it
+	case e.Outcome == streamwrap.Panicked && e.Panic == http.ErrAbortHandler: //nolint:errorlint // net/http compares it so, too
 		return aborted
 	case e.Outcome == streamwrap.Panicked:
 		return panicked

@@ -93,7 +93,7 @@ func (t RetryTable) measure(ctx context.Context, share float64, interceptors []c
 	mux.Handle(unaryProcedure, connect.NewUnaryHandler(unaryProcedure,
 		func(_ context.Context, req *connect.Request[Message]) (*connect.Response[Message], error) {
 			requests.Add(1)
-			if rand.Float64() < share { //nolint:gosec // a lottery
+			if rand.Float64() < share { //nolint:gosec // a random load, and no secret
 				return nil, connect.NewError(connect.CodeUnavailable, errors.New("refused"))
 			}
 			return connect.NewResponse(req.Msg), nil

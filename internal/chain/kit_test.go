@@ -333,18 +333,7 @@ var errBroken = errors.New("broken")
 // openStream opens a stream to which a message was sent.
 func openStream(t *testing.T, clients *conntest.Clients, kind connect.StreamType) connect.StreamingClientConn {
 	t.Helper()
-	var conn connect.StreamingClientConn
-	if kind == connect.StreamTypeClient {
-		var err error
-		if conn, err = clients.Client.CallClientStream(t.Context()).Conn(); err != nil {
-			t.Fatal(err)
-		}
-	} else {
-		var err error
-		if conn, err = clients.Bidi.CallBidiStream(t.Context()).Conn(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	conn := clients.Upload(t.Context(), kind)
 	t.Cleanup(func() { _ = conn.CloseResponse() })
 	if err := conn.Send(conntest.Text("hello")); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,10 @@
 package conntest
 
-import "connectrpc.com/connect"
+import (
+	"context"
+
+	"connectrpc.com/connect"
+)
 
 // Clients is one client for each procedure of the echo service.
 type Clients struct {
@@ -21,4 +25,15 @@ func NewClients(httpClient connect.HTTPClient, url string, opts ...connect.Clien
 		Server: client(ServerProcedure),
 		Bidi:   client(BidiProcedure),
 	}
+}
+
+// Upload opens a client stream or a bidi stream, on which nothing is sent yet. That can
+// only fail for a URL that cannot be parsed, for which it returns nil.
+func (c *Clients) Upload(ctx context.Context, kind connect.StreamType) connect.StreamingClientConn {
+	if kind == connect.StreamTypeClient {
+		conn, _ := c.Client.CallClientStream(ctx).Conn()
+		return conn
+	}
+	conn, _ := c.Bidi.CallBidiStream(ctx).Conn()
+	return conn
 }

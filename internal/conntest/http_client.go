@@ -37,7 +37,7 @@ func (s *Server) NewClient() *http.Client {
 // the request's body to return, and for somebody to read the response's.
 type http1Transport struct {
 	*http.Transport
-	life context.Context //nolint:containedctx // the server's
+	life context.Context //nolint:containedctx // of the server, with which its clients end
 }
 
 func (t *http1Transport) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -16,7 +16,7 @@ type message = wrapperspb.BytesValue
 
 func newMessage(id uint64, seq, size int) *message {
 	b := binary.BigEndian.AppendUint64(nil, id)
-	b = binary.BigEndian.AppendUint32(b, uint32(seq)) //nolint:gosec // no plan has more than 50
+	b = binary.BigEndian.AppendUint32(b, uint32(seq)) //nolint:gosec // a number of a plan's at most 50 messages
 	return &message{Value: append(b, make([]byte, size)...)}
 }
 

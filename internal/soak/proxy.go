@@ -49,7 +49,7 @@ func newProxy(seed uint64, harm float64) (*proxy, error) {
 	}
 	p := &proxy{
 		listener: listener, harm: harm,
-		random: rand.New(rand.NewPCG(seed, 1)), conns: make(map[net.Conn]struct{}), //nolint:gosec // to be repeatable
+		random: rand.New(rand.NewPCG(seed, 1)), conns: make(map[net.Conn]struct{}), //nolint:gosec // faults by the seed, to be repeatable, and no secret
 	}
 	p.running.Go(p.accept)
 	return p, nil

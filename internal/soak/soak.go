@@ -156,7 +156,7 @@ func (b *bed) restart(ctx context.Context, current *server) *server {
 
 // work carries out one plan after the other.
 func (b *bed) work(ctx context.Context, worker uint64, done chan<- *result) {
-	random := rand.New(rand.NewPCG(b.Seed, worker+2)) //nolint:gosec // to be repeatable
+	random := rand.New(rand.NewPCG(b.Seed, worker+2)) //nolint:gosec // plans by the seed, to be repeatable, and no secret
 	for ctx.Err() == nil {
 		p := newPlan(random, b.calls.Add(1), len(b.clients))
 		done <- b.clients[p.client].run(context.WithoutCancel(ctx), p)

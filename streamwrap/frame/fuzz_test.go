@@ -259,7 +259,7 @@ func FuzzTrailersAppend(f *testing.F) {
 // checkOffset checks that an error is one of ours and points into the input.
 func checkOffset(t *testing.T, err error, input []byte) {
 	t.Helper()
-	e, ok := err.(*frame.Error) //nolint:errorlint // never wrapped
+	e, ok := err.(*frame.Error) //nolint:errorlint // the package returns its errors unwrapped, which this checks
 	if !ok || e.Offset < 0 || e.Offset > int64(len(input)) {
 		t.Fatalf("%T at the wrong offset: %v", err, err)
 	}

@@ -50,10 +50,10 @@ func brokenErrors() []brokenInterceptor {
 	}, {
 		name: "compares errors with io.EOF by ==",
 		mutant: each(receive(func(err error) error {
-			if err == nil || err == io.EOF { // that is the mistake
+			if err == nil || err == io.EOF { // the mistake: it misses wrapped errors
 				return err
 			}
-			return fmt.Errorf("receiving: %v", err) //nolint:errorlint // so is this
+			return fmt.Errorf("receiving: %v", err) //nolint:errorlint // the mistake: it hides the code
 		})),
 		breaks: []string{"eof", "errors"},
 		says:   "Receive returned receiving: unknown: EOF",
@@ -81,7 +81,7 @@ func brokenErrors() []brokenInterceptor {
 		// nucleuscloud/neosync
 		name: "asserts the type of errors",
 		mutant: result(func(err error) error {
-			if _, ok := err.(*connect.Error); ok || err == nil { //nolint:errorlint // that is the mistake
+			if _, ok := err.(*connect.Error); ok || err == nil { //nolint:errorlint // the mistake: it misses wrapped errors
 				return err
 			}
 			return connect.NewError(connect.CodeInternal, err)

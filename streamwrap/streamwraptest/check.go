@@ -42,7 +42,7 @@ type check struct {
 	newInterceptor func() connect.Interceptor
 	placement      placement
 	config         *config
-	ctx            context.Context //nolint:containedctx // a test's context
+	ctx            context.Context //nolint:containedctx // of the test that the check is part of
 	cancel         context.CancelFunc
 	skipped        string
 	bubble         atomic.Value // its name, a string

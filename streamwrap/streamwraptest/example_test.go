@@ -37,7 +37,7 @@ func newSizeLimit(limit int) connect.Interceptor {
 
 // A policy with limits that nothing reaches must not be noticed at all.
 //
-//nolint:testableexamples // Run needs a test
+//nolint:testableexamples // Run needs a *testing.T, which an Example has not
 func ExampleRun() {
 	var t *testing.T // of TestSizeLimitKeepsTheContract
 	streamwraptest.Run(t, func() connect.Interceptor { return newSizeLimit(1 << 20) })

@@ -70,7 +70,7 @@ func helpers() map[string]func(t *testing.T) {
 func TestHelper(t *testing.T) {
 	name := os.Getenv(helperEnv)
 	if name == "" {
-		t.Skip("runs in a process of its own")
+		t.Skip("not a test: what the tests below run in a process of its own")
 	}
 	helpers()[name](t)
 }
@@ -115,7 +115,7 @@ func TestRunFailsTheRulesSubtest(t *testing.T) {
 func TestRunMakesDataRacesShow(t *testing.T) {
 	t.Parallel()
 	if !streamwraptest.RaceEnabled {
-		t.Skip("needs -race")
+		t.Skip("it is about reports of the race detector, which this build is without")
 	}
 	checkOutput(t, runHelper(t, "race"), "WARNING: DATA RACE", "--- FAIL: TestHelper/concurrency")
 }

@@ -34,7 +34,7 @@ const (
 )
 
 // counting is held by who changes GOMAXPROCS and the rate of the memory profile.
-var counting sync.Mutex //nolint:gochecknoglobals // they are global
+var counting sync.Mutex //nolint:gochecknoglobals // allocations are counted for the whole process
 
 // quiet is a conn that sends for ever and allocates nothing.
 func quiet() Script {

@@ -26,7 +26,7 @@ func ruleEnd() rule {
 				c.endsHandler(kind, "returns nil", func() error { return nil })
 				c.endsHandler(kind, "returns an error", func() error { return newFault("not now").err })
 				if c.config.without["panic"] == "" {
-					c.endsHandler(kind, "panics", func() error { panic("on purpose") }) //nolint:forbidigo // that is the point
+					c.endsHandler(kind, "panics", func() error { panic("on purpose") }) //nolint:forbidigo // a handler that panics is the case
 				}
 			}
 			for _, isClient := range []bool{true, false} {

@@ -33,7 +33,7 @@ func (c *check) passesHandlerPanic(kind connect.StreamType, value any) {
 	c.panics(kind.String()+" handler", value, func() error {
 		return c.serve(c.Context(), conn, func(_ context.Context, inner connect.StreamingHandlerConn) error {
 			_ = inner.Send(texts("response", 1)[0])
-			panic(value) //nolint:forbidigo // that is the point
+			panic(value) //nolint:forbidigo // what panics is the case
 		})
 	})
 }
@@ -42,7 +42,7 @@ func (c *check) passesUnaryPanic(isClient bool, value any) {
 	c.panics("unary "+sideName(isClient), value, func() error {
 		_, err := c.unary(c.Context(), isClient, RPC{}, texts("request", 1)[0],
 			func(context.Context, *connect.Request[text]) (*connect.Response[text], error) {
-				panic(value) //nolint:forbidigo // that is the point
+				panic(value) //nolint:forbidigo // what panics is the case
 			})
 		return err
 	})
@@ -53,7 +53,7 @@ func (c *check) passesConnPanic(value any) {
 	ctx, cancel := c.context()
 	defer cancel()
 	burst := Do(func(context.Context, any) error {
-		panic(value) //nolint:forbidigo // that is the point
+		panic(value) //nolint:forbidigo // what panics is the case
 	})
 	stream := c.open(ctx, NewClientConn(Script{Send: []Step{burst}}))
 	c.panics("bidi client, in Send", value, func() error { return stream.Send(texts("request", 1)[0]) })

@@ -119,7 +119,7 @@ func TestServeUnaryRefusal(t *testing.T) {
 	served := streamwraptest.ServeUnary(t.Context(), guard, streamwraptest.RPC{}, &text{},
 		func(context.Context, *connect.Request[text]) (*connect.Response[text], error) {
 			t.Error("the handler ran")
-			return nil, nil //nolint:nilnil // not reached
+			return nil, nil //nolint:nilnil // not reached: the interceptor refuses before
 		})
 	if served.Response != nil || served.Err != refusal || served.Header.Get("WWW-Authenticate") != "Bearer" {
 		t.Errorf("ServeUnary() = %+v", served)

@@ -43,7 +43,7 @@ func (t *transports) get(req *gen.ClientCompatRequest) (*http.Client, string, er
 			(req.GetCancel() != nil || req.TimeoutMs != nil),
 	}
 	if client, ok := t.clients.Load(key); ok {
-		return client.(*http.Client), url, nil //nolint:errcheck // nothing else is stored
+		return client.(*http.Client), url, nil //nolint:errcheck // only *http.Client is stored in this map
 	}
 	transport, err := newTransport(req)
 	if err != nil {
@@ -51,7 +51,7 @@ func (t *transports) get(req *gen.ClientCompatRequest) (*http.Client, string, er
 	}
 	transport.DisableKeepAlives = key.mayBeReset
 	client, _ := t.clients.LoadOrStore(key, &http.Client{Transport: transport})
-	return client.(*http.Client), url, nil //nolint:errcheck // nothing else is stored
+	return client.(*http.Client), url, nil //nolint:errcheck // only *http.Client is stored in this map
 }
 
 func newTransport(req *gen.ClientCompatRequest) (*http.Transport, error) {
