@@ -145,7 +145,9 @@ func (s *stream) received(ctx context.Context, m *streamwrap.Message) error {
 
 // message notes a message.
 func (s *stream) message(ctx context.Context, m *streamwrap.Message, count *atomic.Int64, sent bool) {
-	count.Store(m.Seq)
+	if s.slow > 0 || s.interval > 0 { // only the timers ask
+		count.Store(m.Seq)
+	}
 	if s.streams() {
 		s.touch(s.call.Elapsed(m))
 	}

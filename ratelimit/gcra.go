@@ -98,10 +98,10 @@ type request struct {
 	units   uint64
 }
 
-// request returns the request of n events within wait. It is not real, and takes
-// nothing, if n is not within 1 and the burst.
-func (g *gcra) request(n int, wait time.Duration) (q request, isReal bool) {
-	q.elapsed = g.elapsed()
+// request returns the request of n events within wait of a time, the zero time being
+// now. It is not real, and takes nothing, if n is not within 1 and the burst.
+func (g *gcra) request(n int, wait time.Duration, from time.Time) (q request, isReal bool) {
+	q.elapsed = g.elapsed(from)
 	q.now = g.at(q.elapsed)
 	q.latest = q.now
 	if wait > 0 {
@@ -116,16 +116,21 @@ func (g *gcra) request(n int, wait time.Duration) (q request, isReal bool) {
 
 // debt returns the request of n events, whatever the burst, that may happen at any time.
 func (g *gcra) debt(n int) request {
-	q, _ := g.request(1, 0)
+	q, _ := g.request(1, 0, time.Time{})
 	q.units, q.latest = min(g.refund(n), maxBurst), maxNow
 	return q
 }
 
-// elapsed returns the nanoseconds since start.
-func (g *gcra) elapsed() uint64 { return uint64(max(time.Since(g.start), 0)) }
+// elapsed returns the nanoseconds from start to a time, the zero time being now.
+func (g *gcra) elapsed(to time.Time) uint64 {
+	if to.IsZero() {
+		return uint64(max(time.Since(g.start), 0))
+	}
+	return uint64(max(to.Sub(g.start), 0))
+}
 
 // clock returns now.
-func (g *gcra) clock() uint64 { return g.at(g.elapsed()) }
+func (g *gcra) clock() uint64 { return g.at(g.elapsed(time.Time{})) }
 
 // at returns what nanoseconds are in units.
 func (g *gcra) at(elapsed uint64) uint64 {
@@ -205,7 +210,7 @@ func (g *gcra) take(tat *atomic.Uint64, n int) Result {
 
 // reserve takes n events from a word that may happen within wait.
 func (g *gcra) reserve(tat *atomic.Uint64, n int, wait time.Duration) (delay time.Duration, r Result) {
-	q, isReal := g.request(n, wait)
+	q, isReal := g.request(n, wait, time.Time{})
 	if !isReal {
 		return 0, g.unreal(q, n, tat.Load())
 	}

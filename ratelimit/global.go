@@ -37,9 +37,9 @@ func (g *Global) Reserve(_ string, n int, wait time.Duration) (delay time.Durati
 	return g.gcra.reserve(&g.tat, n, wait)
 }
 
-// takeNow implements taker.
-func (g *Global) takeNow(_ string, n int) bool {
-	q, isReal := g.gcra.request(n, 0)
+// takeAt implements taker.
+func (g *Global) takeAt(_ string, n int, at time.Time) bool {
+	q, isReal := g.gcra.request(n, 0, at)
 	if !isReal {
 		return false
 	}

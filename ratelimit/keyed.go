@@ -139,11 +139,11 @@ func (k *Keyed) Reserve(key string, n int, wait time.Duration) (delay time.Durat
 	return k.decide(k.hash(key), n, wait)
 }
 
-// takeNow implements taker, for keys that have a slot.
-func (k *Keyed) takeNow(key string, n int) bool {
+// takeAt implements taker, for keys that have a slot.
+func (k *Keyed) takeAt(key string, n int, at time.Time) bool {
 	hash := k.hash(key)
 	b, i := k.find(hash)
-	q, isReal := k.gcra.request(n, 0)
+	q, isReal := k.gcra.request(n, 0, at)
 	if b == nil || !isReal {
 		return false
 	}
@@ -175,7 +175,7 @@ func (k *Keyed) hash(key string) uint64 { return max(maphash.String(k.seed, key)
 // decide decides about n events of a hash.
 func (k *Keyed) decide(hash uint64, n int, wait time.Duration) (time.Duration, Result) {
 	b, i := k.find(hash) // first: memory can be waited for while the clock is read
-	q, isReal := k.gcra.request(n, wait)
+	q, isReal := k.gcra.request(n, wait, time.Time{})
 	if !isReal {
 		return 0, k.gcra.unreal(q, n, k.peek(hash))
 	}

@@ -237,7 +237,7 @@ func TestLostSlotIsNotCharged(t *testing.T) {
 	const mine, other = 7, 8
 	k.ok(other, 1)
 	b, i := k.find(other)
-	q, _ := k.gcra.request(1, 0)
+	q, _ := k.gcra.request(1, 0, time.Time{})
 	word := b.tats[i].Load()
 	if _, _, found := b.charge(i, mine, &k.gcra, q); found || b.tats[i].Load() != word {
 		t.Error("another's slot was charged")
@@ -259,7 +259,7 @@ func TestLostSlotIsNotCharged(t *testing.T) {
 func TestNewKeyTwiceGetsOneSlot(t *testing.T) {
 	t.Parallel()
 	k := NewKeyed(Per(2, time.Hour), WithMaxKeys(1))
-	q, _ := k.gcra.request(1, 0)
+	q, _ := k.gcra.request(1, 0, time.Time{})
 	for i, want := range []bool{true, true, false} {
 		if _, ok := k.admit(7, q); ok != want {
 			t.Errorf("%d: %v, want %v", i, ok, want)
@@ -290,7 +290,7 @@ func TestChurnKeepsTheTable(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	end := k.gcra.at(k.gcra.elapsed() + uint64(time.Millisecond))
+	end := k.gcra.at(k.gcra.elapsed(time.Time{}) + uint64(time.Millisecond))
 	seen := map[uint64]bool{}
 	b := &k.buckets[0]
 	for i := range b.hashes {
@@ -395,13 +395,13 @@ func TestGiveNeedsNoSlot(t *testing.T) {
 	}
 }
 
-// TestTakeNow: it takes what Take would, of keys with a slot, and counts no decision for
+// TestTakeAt: it takes what Take would, of keys with a slot, and counts no decision for
 // others, which are decided about once more.
-func TestTakeNow(t *testing.T) {
+func TestTakeAt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := NewKeyed(Per(2, time.Hour), WithMaxKeys(8))
-		if k.takeNow("a", 1) {
+		if k.takeAt("a", 1, time.Time{}) {
 			t.Error("a key without a slot was decided about")
 		}
 		for i := range 100 { // more than there are slots
@@ -414,13 +414,37 @@ func TestTakeNow(t *testing.T) {
 				slots++
 			}
 			for range 3 {
-				if k.takeNow(strconv.Itoa(i), 1) {
+				if k.takeAt(strconv.Itoa(i), 1, time.Time{}) {
 					taken++
 				}
 			}
 		}
 		if slots != 8 || taken != slots || k.Overflowed() != before || before == 0 {
 			t.Errorf("%d of %d keys with a slot took one more; overflowed %d, then %d", taken, slots, before, k.Overflowed())
+		}
+	})
+}
+
+// TestTakeAtATime: what happened then counts from then, even if it is told late.
+func TestTakeAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		limit := Limit{Rate: 1, Burst: 1}
+		keyed := NewKeyed(limit, WithMaxKeys(8))
+		for name, l := range map[string]taker{"keyed": keyed, "global": NewGlobal(limit)} {
+			began := time.Now()
+			_, _ = l.(Limiter).Take(t.Context(), "a", 1)
+			for _, c := range []struct {
+				after time.Duration
+				want  bool
+			}{{0, false}, {time.Second - 1, false}, {time.Second, true}, {2 * time.Second, true}, {time.Second, false}} {
+				if got := l.takeAt("a", 1, began.Add(c.after)); got != c.want {
+					t.Errorf("%s: an event after %v: %v, want %v", name, c.after, got, c.want)
+				}
+			}
+			if l.takeAt("a", 1, time.Time{}) {
+				t.Errorf("%s: the zero time is not now", name)
+			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -81,7 +82,7 @@ func (s *stream) admit(ctx context.Context) error {
 		}
 	}()
 	for _, one := range s.admission {
-		if err := s.take(ctx, one, one.cost(s.call, nil, -1)); err != nil {
+		if err := s.take(ctx, one, one.cost(s.call, nil, -1), time.Time{}); err != nil {
 			return err
 		}
 	}
@@ -151,7 +152,7 @@ func (s *stream) send(ctx context.Context, msg any) error {
 	if err := s.payAll(ctx, s.sent); err != nil {
 		return err
 	}
-	return s.passAll(ctx, s.sent, msg, -1)
+	return s.passAll(ctx, s.sent, msg, -1, time.Time{})
 }
 
 // messageSent implements the Sent hook: what was not sent does not count.
@@ -180,8 +181,11 @@ func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) err
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	if err := s.passAll(ctx, s.received, m.Msg, m.WireBytes); err != nil {
-		return err
+	if len(s.received) > 0 {
+		arrived := s.call.Start().Add(s.call.Elapsed(m))
+		if err := s.passAll(ctx, s.received, m.Msg, m.WireBytes, arrived); err != nil {
+			return err
+		}
 	}
 	return s.beginWork(ctx)
 }
@@ -202,13 +206,14 @@ func (s *stream) payAll(ctx context.Context, shares []*share) error {
 	return nil
 }
 
-// passAll lets a message of a direction pass, or refuses it: then nothing is taken.
-func (s *stream) passAll(ctx context.Context, shares []*share, msg any, wire int) error {
+// passAll lets a message of a direction pass, or refuses it: then nothing is taken. A
+// message that was received counts from when it arrived.
+func (s *stream) passAll(ctx context.Context, shares []*share, msg any, wire int, at time.Time) error {
 	for n, one := range shares {
 		cost := one.cost(s.call, msg, wire)
 		if one.mode(s.call.IsClient()) == Shape {
 			s.owe(ctx, one, cost)
-		} else if err := s.take(ctx, one, cost); err != nil {
+		} else if err := s.take(ctx, one, cost, at); err != nil {
 			s.giveAllBack(ctx, shares[:n])
 			return s.refuse(err)
 		}

@@ -8,8 +8,9 @@ import (
 	"github.com/interconnect-go/interconnect/internal/rpcerror"
 )
 
-// take takes n events of a rule, and waits for them if it may.
-func (s *stream) take(ctx context.Context, one *share, n int) error {
+// take takes n events of a rule that happen at a time, the zero time being now, and
+// waits for them if it may.
+func (s *stream) take(ctx context.Context, one *share, n int, at time.Time) error {
 	one.taken = 0
 	if n == 0 {
 		if one.slots == nil && s.i.always {
@@ -17,7 +18,7 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 		}
 		return nil
 	}
-	if !one.On.admission() && one.now(n) {
+	if !one.On.admission() && one.takeAt(n, at) {
 		one.taken = n
 		return nil
 	}
@@ -43,14 +44,16 @@ func (s *stream) take(ctx context.Context, one *share, n int) error {
 }
 
 // taker is a Limiter that can take what is there at once for less than a Result costs.
-// It takes nothing that its Take would not.
-type taker interface{ takeNow(key string, n int) bool }
+// It takes nothing that its Take would not have at that time, or now if it is zero.
+type taker interface {
+	takeAt(key string, n int, at time.Time) bool
+}
 
-// now takes n events if nobody has to wait for them. Who waits has his turn already, and
-// is not overtaken. Nobody looks at the Result of a message that may pass.
-func (one *share) now(n int) bool {
+// takeAt takes n events if nobody has to wait for them. Who waits has his turn already,
+// and is not overtaken. Nobody looks at the Result of a message that may pass.
+func (one *share) takeAt(n int, at time.Time) bool {
 	l, ok := one.Limiter.(taker)
-	return ok && l.takeNow(one.key, n)
+	return ok && l.takeAt(one.key, n, at)
 }
 
 // unknown lets pass what the limiter cannot tell of, unless it says otherwise.
