@@ -50,7 +50,12 @@ func NewInterceptor(p Policy, opts ...Option) *Interceptor {
 // server.
 func newGuard() *streamwrap.Interceptor {
 	return streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{
-		Open: func(context.Context, *streamwrap.Call) (context.Context, *struct{}, error) { return nil, nil, nil },
+		Open: func(ctx context.Context, _ *streamwrap.Call) (context.Context, *struct{}, error) {
+			if t, ok := ctx.Value(tryKey{}).(*try); ok {
+				t.trace.guard(ctx)
+			}
+			return nil, nil, nil
+		},
 	})
 }
 

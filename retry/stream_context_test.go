@@ -11,6 +11,7 @@ import (
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/retry"
+	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
 // TestStreamContextEnds: the RPC's own end is its end, in every phase, with its
@@ -174,5 +175,45 @@ func TestStreamClosedWhileWaiting(t *testing.T) {
 		if n := srv.Requests(); n != 1 {
 			t.Errorf("%d requests, want 1", n)
 		}
+	})
+}
+
+// TestCancelArrivesAtOnce: also where an interceptor further out watches the context too.
+func TestCancelArrivesAtOnce(t *testing.T) {
+	t.Parallel()
+	uploads.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		if c.Kind == connect.StreamTypeClient || !c.Transport.HTTP2() {
+			return // the response has to begin before the request has ended
+		}
+		srv := c.Start(t, conntest.Config{Service: conntest.Service{
+			Bidi: func(ctx context.Context, s *connect.BidiStream[conntest.Message, conntest.Message]) error {
+				if err := s.Send(conntest.Text("hello")); err != nil {
+					return err
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			},
+		}})
+		outer := streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{
+			Open: func(context.Context, *streamwrap.Call) (context.Context, *struct{}, error) {
+				return nil, &struct{}{}, nil
+			},
+		})
+		clients := c.Clients(srv, connect.WithInterceptors(outer, retry.NewInterceptor(eager())))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		conn := openConn(ctx, t, clients, c.Kind)
+		if err := conn.Send(conntest.Text("one")); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Receive(new(conntest.Message)); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		cancel()
+		wantCode(t, conn.Receive(new(conntest.Message)), connect.CodeCanceled)
+		waitReturned(srv, 1)
+		wantElapsed(t, start, 0)
+		wantTruncated(t, srv.Calls())
 	})
 }

@@ -5,7 +5,12 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// stormPatience bounds the wait for the end of an attempt's context, which takes
+// microseconds.
+const stormPatience = 100 * time.Millisecond
 
 // trace is what the transport tells of an attempt.
 type trace struct {
@@ -16,9 +21,10 @@ type trace struct {
 
 	wroteHeaders atomic.Bool // of any request
 
-	hooks  httptrace.ClientTrace
-	limit  int                     // of connections
-	cancel context.CancelCauseFunc // called beyond it
+	hooks   httptrace.ClientTrace
+	limit   int                     // of connections
+	cancel  context.CancelCauseFunc // called beyond it
+	guarded context.Context         //nolint:containedctx // a stream's; it ends a little later than the attempt's
 
 	once      sync.Once
 	marshaled chan struct{} // of a hedge: closed when nobody reads the message any more
@@ -31,6 +37,9 @@ func (t *trace) watch(ctx context.Context, limit int, cancel context.CancelCause
 	t.hooks.GetConn, t.hooks.GotConn, t.hooks.WroteHeaders = t.getConn, t.gotConn, t.wrote
 	return httptrace.WithClientTrace(ctx, &t.hooks)
 }
+
+// guard notes the context of a stream as the transport sees it.
+func (t *trace) guard(ctx context.Context) { t.guarded = ctx }
 
 // getConn counts anew for another host: an interceptor further in may have asked it
 // for a token, with the RPC's context.
@@ -45,6 +54,20 @@ func (t *trace) getConn(host string) {
 	t.mu.Unlock()
 	if storm {
 		t.cancel(errStorm)
+		t.awaitEnd()
+	}
+}
+
+// awaitEnd keeps the transport from going on before it can see that it is canceled.
+func (t *trace) awaitEnd() {
+	if t.guarded == nil {
+		return
+	}
+	timer := time.NewTimer(stormPatience)
+	defer timer.Stop()
+	select {
+	case <-t.guarded.Done():
+	case <-timer.C:
 	}
 }
 

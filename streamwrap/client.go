@@ -101,6 +101,9 @@ func newClientStream(ctx context.Context, spec connect.Spec, layers int32) *Call
 	s.call.scope.detached = true
 	s.call.begin(ctx, spec)
 	s.guard.s = s
+	if outer := s.call.parent; outer != nil {
+		outer.marks.add(divided)
+	}
 	return &s.call
 }
 

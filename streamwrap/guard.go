@@ -243,7 +243,9 @@ func (g *guard) reset(i *interruption) {
 		x.drop(i.result)
 		return
 	}
-	if g.s.call.marks.has(headersKnown) { // else closing would wait for them
+	// Closing would wait for headers that are not known, and for the context where an
+	// attempt's guard, which will reset the stream, asks for its error.
+	if marks := &g.s.call.marks; marks.has(headersKnown) && !marks.has(divided) {
 		g.resetKnown(i)
 	}
 	g.endContext(i)

@@ -15,6 +15,7 @@ const (
 	headersLeft  // handlers: the response's headers are out
 	headersKnown // streaming clients: the response has arrived
 	trailerKnown // streaming clients: the response has ended
+	divided      // streaming clients: attempts have guards of their own
 )
 
 func (m *marks) has(bits uint32) bool { return m.word.Load()&bits != 0 }
