@@ -53,6 +53,7 @@ type parts struct {
 	response connect.AnyResponse          // unary
 	info     connect.CallInfo             // unary handlers
 	peer     *connect.Peer                // in a gate
+	staged   http.Header                  // there too, and of clients
 }
 
 var lastID atomic.Uint64
@@ -92,6 +93,7 @@ func joinable(ctx context.Context, spec connect.Spec) *Call {
 func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error) {
 	c.marks.remove(opening)
 	octx, state, err := t.open(ctx, c)
+	c.marks.add(opened)
 	if err != nil {
 		return nil, nil, c.refused(err)
 	}
@@ -190,6 +192,15 @@ func (c *Call) StreamType() connect.StreamType { return c.spec.StreamType }
 // Start returns when the first interceptor or gate of the chain saw the RPC.
 func (c *Call) Start() time.Time { return c.start }
 
+// Now returns the time, for Open hooks that have not waited: Start if none ran before,
+// which saves the first one a reading of the clock.
+func (c *Call) Now() time.Time {
+	if c.marks.has(opened) {
+		return time.Now()
+	}
+	return c.start
+}
+
 // Elapsed returns how long after Start a message left or arrived, for the hooks that
 // are told of it, Sent and Received: when the first of them asked. The others learn
 // the same, which saves them a reading of the clock. The message must be of this Call.
@@ -221,7 +232,7 @@ func (c *Call) Peer() (connect.Peer, bool) {
 func (c *Call) load() parts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := parts{handler: c.handler}
+	p := parts{handler: c.handler, staged: c.staged}
 	if c.client != nil {
 		p.conn = c.client.wire
 	}

@@ -38,6 +38,8 @@ func (c *Call) RequestHeader() http.Header {
 		h = p.handler.RequestHeader()
 	case p.request != nil:
 		h = p.request.Header()
+	default:
+		h = p.staged
 	}
 	if h != nil {
 		return h
