@@ -53,15 +53,14 @@ type parts struct {
 	response connect.AnyResponse          // unary
 	info     connect.CallInfo             // unary handlers
 	peer     *connect.Peer                // in a gate
-	staged   http.Header                  // there too, and of clients
 }
 
 var lastID atomic.Uint64
 
-// begin initializes the Call as a new node below ctx.
-func (c *Call) begin(ctx context.Context, spec connect.Spec) {
+// begin initializes the Call of an RPC as a new node below ctx.
+func (c *Call) begin(ctx context.Context, spec *connect.Spec) {
 	c.id = lastID.Add(1)
-	c.spec = spec
+	c.spec = *spec
 	c.start = time.Now()
 	c.scope.call, c.scope.parent = c, ctx
 	if !spec.IsClient || ctx.Value(joinKey{}) != nil {
@@ -74,13 +73,13 @@ func (c *Call) begin(ctx context.Context, spec connect.Spec) {
 }
 
 // same reports whether spec is this Call's procedure on this Call's side.
-func (c *Call) same(spec connect.Spec) bool {
+func (c *Call) same(spec *connect.Spec) bool {
 	return c.spec.Procedure == spec.Procedure && c.spec.IsClient == spec.IsClient
 }
 
 // joinable returns the Call that interceptors further out, or a gate, opened
 // for this very RPC; nil if there are none.
-func joinable(ctx context.Context, spec connect.Spec) *Call {
+func joinable(ctx context.Context, spec *connect.Spec) *Call {
 	c, _ := ctx.Value(joinKey{}).(*Call)
 	if c == nil || !c.same(spec) || !c.marks.has(opening) {
 		return nil
@@ -232,7 +231,7 @@ func (c *Call) Peer() (connect.Peer, bool) {
 func (c *Call) load() parts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := parts{handler: c.handler, staged: c.staged}
+	p := parts{handler: c.handler}
 	if c.client != nil {
 		p.conn = c.client.wire
 	}
@@ -257,7 +256,7 @@ func (c *Call) Exchange() (*Exchange, bool) {
 // served finds the exchange of a handler's RPC.
 func (c *Call) served(ctx context.Context) *Exchange {
 	x, ok := ExchangeFromContext(ctx)
-	if !ok || !x.carries(c.spec) {
+	if !ok || !x.carries(&c.spec) {
 		return nil
 	}
 	if other := x.call.Load(); other != nil && other != c {
