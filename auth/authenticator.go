@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -29,6 +30,14 @@ func (r *Request) TLS() (*tls.ConnectionState, error) {
 		return nil, errNoExchange
 	}
 	return x.TLS(), nil
+}
+
+// now returns the time: for an RPC that begins just now, without a reading of the clock.
+func (r *Request) now() time.Time {
+	if r.Call == nil {
+		return time.Now()
+	}
+	return r.Call.Now()
 }
 
 var errNoExchange = errors.New("auth: the connection is not known: put streamwrap's engine.Handler around the server's mux")
@@ -79,8 +88,14 @@ func Anonymous() Authenticator {
 
 // authenticate calls an Authenticator and makes sense of what it does.
 func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identity, err error) {
-	defer recovered(&err, ReasonBroken)
+	returned := false
+	defer func() {
+		if !returned && recover() != nil { // it takes its time even if there is nothing
+			err = errPanicked
+		}
+	}()
 	id, err = a.Authenticate(ctx, r)
+	returned = true
 	if err != nil {
 		return nil, understood(ctx, err, ReasonBroken)
 	}
@@ -89,6 +104,8 @@ func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identit
 	}
 	return id, nil
 }
+
+var errPanicked = &rejection{reason: ReasonBroken, cause: errPanic}
 
 // recovered makes an error of a panic of somebody else's function.
 func recovered(err *error, reason Reason) {

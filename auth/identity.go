@@ -62,7 +62,7 @@ func FromContext(ctx context.Context) (*Identity, bool) {
 	case *Identity:
 		return v, v != nil
 	case *stream:
-		return v.identity.Load(), true
+		return v.identity(), true
 	default:
 		return nil, false
 	}

@@ -17,14 +17,14 @@ type Session struct{ stream *stream }
 // for unary RPCs and without an [Interceptor].
 func SessionFromContext(ctx context.Context) (*Session, bool) {
 	s, ok := ctx.Value(identityKey{}).(*stream)
-	if !ok || !s.streams() {
+	if !ok || s.watch == nil {
 		return nil, false
 	}
-	return &s.session, true
+	return &s.watch.session, true
 }
 
 // Identity returns the caller's identity, as it was last renewed.
-func (s *Session) Identity() *Identity { return s.stream.identity.Load() }
+func (s *Session) Identity() *Identity { return s.stream.identity() }
 
 // ErrOther means that a session cannot be renewed with somebody else's credential.
 var ErrOther = errors.New("credential of another caller")
@@ -33,7 +33,7 @@ var ErrOther = errors.New("credential of another caller")
 // issuer, such as a client sends in a message of its stream, and with it the time at
 // which the stream ends. Credential is what would be in the Authorization header.
 func (s *Session) Renew(ctx context.Context, authorization string) error {
-	r := &Request{Call: s.stream.call, Header: http.Header{"Authorization": {authorization}}}
+	r := &Request{Call: s.stream.call(), Header: http.Header{"Authorization": {authorization}}}
 	id, err := authenticate(ctx, s.stream.i.authenticator, r)
 	if err == nil {
 		err = s.stream.renews(ctx, id)
@@ -48,7 +48,7 @@ func (s *Session) Renew(ctx context.Context, authorization string) error {
 	if err := s.stream.live(); err != nil {
 		return err
 	}
-	s.stream.identity.Store(id)
+	s.stream.watch.renewed.Store(id)
 	s.stream.rearm()
 	s.stream.notify(nil)
 	return nil
@@ -56,14 +56,14 @@ func (s *Session) Renew(ctx context.Context, authorization string) error {
 
 // renews returns why an identity cannot take the place of the one that there is.
 func (s *stream) renews(ctx context.Context, id *Identity) error {
-	old := s.identity.Load()
+	old := s.identity()
 	if id.Subject != old.Subject || id.Issuer != old.Issuer || id.Method != old.Method {
 		return ErrOther
 	}
 	if s.i.policy == nil {
 		return nil
 	}
-	return s.i.policy.decide(ctx, id, s.call)
+	return s.i.policy.decide(ctx, id, s.call())
 }
 
 // Revoke ends the stream: with [ErrRevoked], or with cause if it is one of this
@@ -80,7 +80,7 @@ func (s *Session) Revoke(cause error) {
 func (i *Interceptor) RevokeWhere(matches func(*Identity) bool) int {
 	n := 0
 	for _, s := range i.live.all() {
-		if matches(s.identity.Load()) {
+		if matches(s.identity()) {
 			s.finish(ErrRevoked)
 			n++
 		}
@@ -103,7 +103,7 @@ type registry struct {
 }
 
 func (r *registry) add(s *stream) {
-	shard := &r.shards[s.call.ID()%registryShards]
+	shard := &r.shards[s.call().ID()%registryShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	if shard.streams == nil {
@@ -113,7 +113,7 @@ func (r *registry) add(s *stream) {
 }
 
 func (r *registry) remove(s *stream) {
-	shard := &r.shards[s.call.ID()%registryShards]
+	shard := &r.shards[s.call().ID()%registryShards]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	delete(shard.streams, s)
