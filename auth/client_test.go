@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -319,6 +320,50 @@ func TestAttempts(t *testing.T) {
 				t.Errorf("inside there were %d ends: %v", got, inner)
 			}
 		})
+	}
+}
+
+// TestAttemptThatPanics: who was told that an attempt begins is told that it ended, also
+// if what is further in panics or ends the goroutine.
+func TestAttemptThatPanics(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(){"panic": func() { panic(private) }, "goexit": runtime.Goexit} {
+		var ended []error
+		watching := streamwrap.NewInterceptor(streamwrap.Hooks[int]{
+			Open: func(context.Context, *streamwrap.Call) (context.Context, *int, error) { return nil, new(int), nil },
+			Attempt: func(*int, context.Context, *streamwrap.Attempt) (context.Context, func(error)) {
+				return nil, func(err error) { ended = append(ended, err) }
+			},
+		})
+		first := true
+		leaving := connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+				if !first {
+					leave()
+				}
+				first = false
+				return next(ctx, req)
+			}
+		})
+		conntest.Matrix{Transports: web[:1], Protocols: []conntest.Protocol{conntest.Connect}, Kinds: []connect.StreamType{connect.StreamTypeUnary}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			srv := newServer(t, c, map[string]error{"Bearer t1": auth.ErrExpired})
+			clients := c.Clients(srv.Server, connect.WithInterceptors(watching, auth.NewClientInterceptor(auth.Cached(&numbered{})), leaving))
+			var got any
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				defer func() { got = recover() }()
+				_ = clients.Do(t.Context(), c.Kind, nil, "one")
+				t.Errorf("%s: the RPC returned", name)
+			}()
+			<-done
+			if want := map[string]any{"panic": private, "goexit": nil}[name]; got != want {
+				t.Errorf("%s: recovered %v", name, got)
+			}
+		})
+		if len(ended) != 1 || connect.CodeOf(ended[0]) != connect.CodeInternal || strings.Contains(ended[0].Error(), private) {
+			t.Errorf("%s: the attempt ended with %v", name, ended)
+		}
 	}
 }
 
