@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 )
@@ -34,10 +35,8 @@ var ErrOther = errors.New("credential of another caller")
 // which the stream ends. Credential is what would be in the Authorization header.
 func (s *Session) Renew(ctx context.Context, authorization string) error {
 	r := &Request{Call: s.stream.call(), Header: http.Header{"Authorization": {authorization}}}
-	id, err := authenticate(ctx, s.stream.i.authenticator, r)
-	if err == nil {
-		err = s.stream.renews(ctx, id)
-	}
+	sweeps := s.stream.i.live.sweeps.Load()
+	id, err := s.stream.accepts(ctx, r)
 	if err != nil {
 		s.stream.notify(err)
 		if errors.Is(err, ErrOther) {
@@ -45,13 +44,28 @@ func (s *Session) Renew(ctx context.Context, authorization string) error {
 		}
 		return s.stream.coded(err)
 	}
-	if err := s.stream.live(); err != nil {
+	if err := s.stream.renew(id); err != nil {
 		return err
 	}
-	s.stream.watch.renewed.Store(id)
 	s.stream.rearm()
+	if s.stream.i.live.sweeps.Load() != sweeps {
+		// Somebody was revoked meanwhile, perhaps by what only this credential says.
+		if _, err := s.stream.accepts(ctx, r); err != nil {
+			s.stream.finish(err)
+			return s.stream.live()
+		}
+	}
 	s.stream.notify(nil)
 	return nil
+}
+
+// accepts returns the identity that is to take the place of the one that there is.
+func (s *stream) accepts(ctx context.Context, r *Request) (*Identity, error) {
+	id, err := authenticate(ctx, s.i.authenticator, r)
+	if err != nil {
+		return nil, err
+	}
+	return id, s.renews(ctx, id)
 }
 
 // renews returns why an identity cannot take the place of the one that there is.
@@ -76,8 +90,10 @@ func (s *Session) Revoke(cause error) {
 }
 
 // RevokeWhere ends the streams whose caller's identity matches, and returns how many
-// those are.
+// those are. Have the authenticator refuse these callers first ([JWTConfig].Revoked), or
+// they begin others: a stream that begins at the same time asks it once more.
 func (i *Interceptor) RevokeWhere(matches func(*Identity) bool) int {
+	i.live.sweeps.Add(1) // before it looks: see admit
 	n := 0
 	for _, s := range i.live.all() {
 		if matches(s.identity()) {
@@ -96,6 +112,8 @@ const registryShards = 16
 
 // registry is the streams that are open.
 type registry struct {
+	sweeps atomic.Uint64 // how many there were of all of them
+
 	shards [registryShards]struct {
 		mu      sync.Mutex
 		streams map[*stream]struct{}

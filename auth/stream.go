@@ -56,9 +56,12 @@ func (s *stream) identity() *Identity {
 // finish ends the stream: what its handler waits for returns, and it cannot succeed.
 func (s *stream) finish(err error) {
 	coded := s.coded(err)
-	if !s.ended.CompareAndSwap(nil, coded) {
-		return
+	if s.ended.CompareAndSwap(nil, coded) {
+		s.finished(err, coded)
 	}
+}
+
+func (s *stream) finished(err error, coded *connect.Error) {
 	s.notify(err)
 	s.call().Abort(coded)
 }

@@ -20,14 +20,9 @@ type watch struct {
 	checking bool      // one is under way
 }
 
-// begin has a caller's stream watched, if it may outlive what let it in.
-func (s *stream) begin(id *Identity) {
-	s.first = id
+// begin has a stream watched, which may outlive what let it in.
+func (s *stream) begin() {
 	w := s.watch
-	if w == nil {
-		return
-	}
-	s.i.live.add(s)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -72,10 +67,8 @@ func (s *stream) expiry() (time.Time, bool) {
 // tick looks whether the stream must end.
 func (s *stream) tick() {
 	now := time.Now()
-	at, expires := s.expiry()
 	switch {
-	case expires && !now.Before(at), s.i.maxAge > 0 && time.Since(s.call().Start()) >= s.i.maxAge:
-		s.finish(ErrExpired)
+	case s.expire(now):
 		return
 	case !s.watch.due(now, s.i.every):
 		s.rearm()
@@ -88,6 +81,38 @@ func (s *stream) tick() {
 	}
 	s.watch.checkedAt(time.Now())
 	s.rearm()
+}
+
+// expire ends the stream if it is time. A renewal comes before that, or fails.
+func (s *stream) expire(now time.Time) bool {
+	if !s.overdue(now) {
+		return false
+	}
+	coded := s.coded(ErrExpired)
+	s.watch.mu.Lock()
+	overdue := s.overdue(now)
+	first := overdue && s.ended.CompareAndSwap(nil, coded)
+	s.watch.mu.Unlock()
+	if first {
+		s.finished(ErrExpired, coded)
+	}
+	return overdue
+}
+
+func (s *stream) overdue(now time.Time) bool {
+	at, expires := s.expiry()
+	return expires && !now.Before(at) || s.i.maxAge > 0 && now.Sub(s.call().Start()) >= s.i.maxAge
+}
+
+// renew replaces the caller's identity, unless the stream has ended.
+func (s *stream) renew(id *Identity) error {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	if err := s.live(); err != nil {
+		return err
+	}
+	s.watch.renewed.Store(id)
+	return nil
 }
 
 // due reports whether it is time for a revalidation, which then has begun.
