@@ -46,7 +46,8 @@ var errNoExchange = errors.New("auth: the connection is not known: put streamwra
 //
 // If the request has no credential of its kind, it returns [ErrMissing]; if it has a
 // bad one, another of this package's errors, of which the client is told no more than
-// the error's constant text. A *[connect.Error] and the end of the context are passed
+// the error's constant text. An identity whose Expiry has passed is refused with
+// [ErrExpired]. A *[connect.Error] and the end of the context are passed
 // on. Every other error, a panic, and nil without an error fail the RPC with
 // [connect.CodeInternal] and a constant text.
 type Authenticator interface {
@@ -101,6 +102,10 @@ func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identit
 	}
 	if id == nil {
 		return nil, &rejection{reason: ReasonBroken, cause: errNobody}
+	}
+	// A token has just been looked at, with its leeway.
+	if id.ends.IsZero() && !id.Expiry.IsZero() && !r.now().Before(id.Expiry) {
+		return nil, ErrExpired
 	}
 	return id, nil
 }
