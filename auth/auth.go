@@ -48,16 +48,51 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 		return nil, nil, nil
 	}
 	s := newStream(ctx, i, call)
-	id, err := authenticate(ctx, i.authenticator, &s.request)
-	if err == nil && i.policy != nil {
-		err = i.policy.decide(ctx, id, call)
-	}
+	id, err := i.admit(ctx, s)
 	if err != nil {
 		return nil, nil, i.refuse(ctx, call, id, err)
 	}
 	i.notify(ctx, Event{Call: call, Identity: id})
-	s.begin(id)
 	return (*streamContext)(s), s, nil
+}
+
+// admit finds out who makes an RPC, and has it watched if it is a stream.
+func (i *Interceptor) admit(ctx context.Context, s *stream) (id *Identity, err error) {
+	if s.watch == nil {
+		s.first, err = i.decide(ctx, &s.request)
+		return s.first, err
+	}
+	for range maxLooks {
+		sweeps := i.live.sweeps.Load()
+		if id, err = i.decide(ctx, &s.request); err != nil {
+			return id, err
+		}
+		if s.first == nil {
+			s.first = id
+		} else {
+			s.watch.renewed.Store(id)
+		}
+		i.live.add(s)
+		if i.live.sweeps.Load() == sweeps {
+			s.begin()
+			return id, nil
+		}
+		i.live.remove(s) // somebody was revoked meanwhile, perhaps this caller: ask again
+	}
+	return nil, ErrUnavailable
+}
+
+// maxLooks is how often a stream asks again who calls because somebody was revoked
+// meanwhile.
+const maxLooks = 4
+
+// decide returns whose RPC it is, and why they may not make it.
+func (i *Interceptor) decide(ctx context.Context, r *Request) (*Identity, error) {
+	id, err := authenticate(ctx, i.authenticator, r)
+	if err == nil && i.policy != nil {
+		err = i.policy.decide(ctx, id, r.Call)
+	}
+	return id, err
 }
 
 // refuse returns the error that the client gets, and sets the challenge that goes

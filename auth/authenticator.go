@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -31,13 +32,22 @@ func (r *Request) TLS() (*tls.ConnectionState, error) {
 	return x.TLS(), nil
 }
 
+// now returns the time: for an RPC that begins just now, without a reading of the clock.
+func (r *Request) now() time.Time {
+	if r.Call == nil {
+		return time.Now()
+	}
+	return r.Call.Now()
+}
+
 var errNoExchange = errors.New("auth: the connection is not known: put streamwrap's engine.Handler around the server's mux")
 
 // Authenticator finds out who makes an RPC. It must be safe for concurrent use.
 //
 // If the request has no credential of its kind, it returns [ErrMissing]; if it has a
 // bad one, another of this package's errors, of which the client is told no more than
-// the error's constant text. A *[connect.Error] and the end of the context are passed
+// the error's constant text. An identity whose Expiry has passed is refused with
+// [ErrExpired]. A *[connect.Error] and the end of the context are passed
 // on. Every other error, a panic, and nil without an error fail the RPC with
 // [connect.CodeInternal] and a constant text.
 type Authenticator interface {
@@ -79,16 +89,28 @@ func Anonymous() Authenticator {
 
 // authenticate calls an Authenticator and makes sense of what it does.
 func authenticate(ctx context.Context, a Authenticator, r *Request) (id *Identity, err error) {
-	defer recovered(&err, ReasonBroken)
+	returned := false
+	defer func() {
+		if !returned && recover() != nil { // it takes its time even if there is nothing
+			err = errPanicked
+		}
+	}()
 	id, err = a.Authenticate(ctx, r)
+	returned = true
 	if err != nil {
 		return nil, understood(ctx, err, ReasonBroken)
 	}
 	if id == nil {
 		return nil, &rejection{reason: ReasonBroken, cause: errNobody}
 	}
+	// A token has just been looked at, with its leeway.
+	if id.ends.IsZero() && !id.Expiry.IsZero() && !r.now().Before(id.Expiry) {
+		return nil, ErrExpired
+	}
 	return id, nil
 }
+
+var errPanicked = &rejection{reason: ReasonBroken, cause: errPanic}
 
 // recovered makes an error of a panic of somebody else's function.
 func recovered(err *error, reason Reason) {

@@ -13,7 +13,7 @@ import (
 var someTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func remembered(token string, life time.Duration, generation uint64) *cached {
-	return &cached{token, &Identity{Subject: token}, someTime.Add(life), generation}
+	return &cached{token: token, id: &Identity{Subject: token}, until: someTime.Add(life), generation: generation}
 }
 
 // TestCacheGet: only the very same token is found, before its end, with the keys that

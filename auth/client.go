@@ -117,15 +117,22 @@ func (c *ClientInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc 
 		if failed != nil || second.Value == first.Value {
 			return res, err
 		}
-		attempt := &streamwrap.Attempt{Number: 2, Previous: err}
-		actx, end := streamwrap.BeginAttempt(ctx, attempt)
-		res, err = send(actx, req, second, attempt.Header, next)
-		end(err)
+		res, err = again(ctx, req, second, err, next)
 		if err != nil && refused(err) {
 			c.invalidate(second.Value)
 		}
 		return res, err
 	}
+}
+
+// again makes an RPC once more, with another token.
+func again(ctx context.Context, req connect.AnyRequest, t Token, previous error, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	attempt := &streamwrap.Attempt{Number: 2, Previous: previous}
+	ctx, end := streamwrap.BeginAttempt(ctx, attempt)
+	defer end(connect.NewError(connect.CodeInternal, errPanic)) // only if it panics: the first end counts
+	res, err := send(ctx, req, t, attempt.Header, next)
+	end(err)
+	return res, err
 }
 
 // send makes an RPC with a token and more headers, in a copy of the request: its caller

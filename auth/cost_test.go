@@ -3,6 +3,9 @@ package auth_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,15 +36,12 @@ func gate(tb testing.TB, i *streamwrap.Interceptor, h http.Header) func() {
 
 // gates are one that authenticates by a token that is remembered, and one of an
 // interceptor that does nothing, to compare it with.
-func gates(tb testing.TB) (authenticates, nothing func()) {
+func gates(tb testing.TB) (authenticates, idle func()) {
 	tb.Helper()
 	a := newAuthority(tb, "key")
 	h := with(a.sign(tb, claims(time.Hour)))
-	open := func(ctx context.Context, _ *streamwrap.Call) (context.Context, *struct{}, error) {
-		return ctx, &struct{}{}, nil
-	}
 	return gate(tb, auth.NewServerInterceptor(a.verifier(tb)).Interceptor, h),
-		gate(tb, streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{Open: open, End: func(*struct{}, context.Context, *streamwrap.End) {}}), h)
+		gate(tb, nothing(), h)
 }
 
 // rejects are headers that are refused without a signature check.
@@ -126,8 +126,13 @@ func golangJWT(parser *jwt.Parser, a *authority, token string) error {
 
 // TestCostOfGate: with a token that is remembered the gate allocates its state, no more.
 func TestCostOfGate(t *testing.T) {
-	authenticates, nothing := gates(t)
-	with, without := leastAllocs(authenticates), leastAllocs(nothing)
+	a := newAuthority(t, "key")
+	token := a.sign(t, claims(time.Hour))
+	allocs := func(i *streamwrap.Interceptor) float64 {
+		request := timedGate(t, i.Gate(), token)
+		return testing.AllocsPerRun(200, func() { request() })
+	}
+	with, without := allocs(auth.NewServerInterceptor(a.verifier(t)).Interceptor), allocs(nothing())
 	t.Logf("%v allocations, %v without auth", with, without)
 	if with-without > gateAllocs {
 		t.Errorf("%v allocations more than a gate that does nothing, want %v", with-without, gateAllocs)
@@ -138,17 +143,18 @@ func TestCostOfGate(t *testing.T) {
 // an empty state: that of this package.
 const gateAllocs = 1
 
-// leastAllocs measures a few times: RPCs end on goroutines of their own, some late.
-func leastAllocs(f func()) float64 {
-	least := testing.AllocsPerRun(200, f)
-	for range 4 {
-		least = min(least, testing.AllocsPerRun(200, f))
-	}
-	return least
+// nothing returns an interceptor that does nothing.
+func nothing() *streamwrap.Interceptor {
+	return streamwrap.NewInterceptor(streamwrap.Hooks[struct{}]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *struct{}, error) {
+			return nil, &struct{}{}, nil
+		},
+		End: func(*struct{}, context.Context, *streamwrap.End) {},
+	})
 }
 
 func BenchmarkGate(b *testing.B) {
-	authenticates, nothing := gates(b)
+	authenticates, idle := gates(b)
 	b.Run("auth", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -158,9 +164,73 @@ func BenchmarkGate(b *testing.B) {
 	b.Run("nothing", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			nothing()
+			idle()
 		}
 	})
+}
+
+// BenchmarkWholeGate is what of a request behind an Engine is spent in gates: in one that
+// does nothing, one that authenticates, and one that has a policy, too. They take turns,
+// since noise from outside is greater than their differences; the results are medians of
+// turns, less what it takes to look at the clock.
+func BenchmarkWholeGate(b *testing.B) {
+	const turn = 100
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // a server's heap is not a benchmark's 4 MiB
+	a := newAuthority(b, "key")
+	v, token := a.verifier(b), a.sign(b, claims(time.Hour))
+	policy := auth.NewPolicy().Allow(conntest.UnaryProcedure, auth.Scopes("read"))
+	names := []string{"clock", "nothing", "auth", "policy"}
+	requests := []func() time.Duration{
+		timedGate(b, nil, token), timedGate(b, nothing().Gate(), token),
+		timedGate(b, auth.NewServerInterceptor(v).Gate(), token),
+		timedGate(b, auth.NewServerInterceptor(v, auth.WithPolicy(policy)).Gate(), token),
+	}
+	took := make([][]float64, len(requests))
+	for b.Loop() {
+		for i, request := range requests {
+			sum := time.Duration(0)
+			for range turn {
+				sum += request()
+			}
+			took[i] = append(took[i], float64(sum)/turn)
+		}
+	}
+	for i, all := range took {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2]-took[0][len(all)/2], names[i]+"-ns")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// timedGate returns a function that has an Engine serve a request with a gate, nil for
+// none, and returns how long that took.
+func timedGate(tb testing.TB, gate connect.RequestGateFunc, token string) func() time.Duration {
+	tb.Helper()
+	spec := connect.Spec{StreamType: connect.StreamTypeUnary, Procedure: conntest.UnaryProcedure}
+	peer := connect.Peer{Addr: "a", Protocol: connect.ProtocolGRPC}
+	var took time.Duration
+	handler := streamwrap.NewEngine().Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var err error
+		begin := time.Now()
+		if gate != nil {
+			_, err = gate(r.Context(), spec, peer, r.Header)
+		}
+		took = time.Since(begin)
+		if err != nil {
+			tb.Error(err)
+		}
+	}))
+	r, w := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, conntest.UnaryProcedure, http.NoBody), httptest.NewRecorder()
+	r.Header = http.Header{
+		"Authorization": {"Bearer " + token}, "Content-Type": {"application/grpc"},
+		"User-Agent": {"connect-go"}, "Te": {"trailers"}, "Accept-Encoding": {"gzip"},
+	}
+	return func() time.Duration {
+		ctx, cancel := context.WithCancel(tb.Context())
+		handler.ServeHTTP(w, r.WithContext(ctx))
+		cancel()
+		return took
+	}
 }
 
 func BenchmarkCachedToken(b *testing.B) {

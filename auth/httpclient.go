@@ -14,9 +14,11 @@ var (
 )
 
 // HTTPClient returns a client that sends requests with client, but refuses those with
-// an Authorization header that would travel without TLS, except to this machine
-// itself: with [connect.CodeUnauthenticated], and without a connection. Interceptors
-// cannot do that, they do not know the scheme. It panics if client is nil.
+// an Authorization header, or a password in their URL, that would travel without TLS,
+// except to this machine itself: with [connect.CodeUnauthenticated], and without a
+// connection. Interceptors cannot do that, they do not know the scheme. Redirections
+// count too, if client is an *[http.Client]: those of what is wrapped around one are not
+// seen, so this belongs next to it. It panics if client is nil.
 func HTTPClient(client connect.HTTPClient) connect.HTTPClient {
 	if client == nil {
 		panic("auth: HTTPClient: nil client")
@@ -41,7 +43,8 @@ func HTTPClient(client connect.HTTPClient) connect.HTTPClient {
 
 // isPlaintext reports whether a request would show its token to others.
 func isPlaintext(r *http.Request) bool {
-	return len(r.Header[authorization]) > 0 && r.URL.Scheme != "https" && !isLoopback(r.URL.Hostname())
+	credentials := len(r.Header[authorization]) > 0 || r.URL.User != nil // net/http makes a header of that
+	return credentials && r.URL.Scheme != "https" && !isLoopback(r.URL.Hostname())
 }
 
 type httpClient struct{ client connect.HTTPClient }

@@ -37,6 +37,9 @@ func TestHTTPClient(t *testing.T) {
 		{"http://localhost.example.com", "Bearer t", false},
 		{"http://127.0.0.1.example.com", "Bearer t", false},
 		{"http://localhost@example.com", "Bearer t", false},
+		{"http://ada:secret@example.com", "", false}, // net/http makes a header of it
+		{"http://ada:secret@localhost", "", true},
+		{"https://ada:secret@example.com", "", true},
 		{"http://0.0.0.0", "Bearer t", false},
 		{"http://[::2]", "Bearer t", false},
 		{"h2c://example.com", "Bearer t", false},

@@ -23,8 +23,8 @@ type Identity struct {
 
 	Audience, Scopes, Roles []string
 
-	// IssuedAt and Expiry bound the credential, zero if it does not say. Streams
-	// end at Expiry.
+	// IssuedAt and Expiry bound the credential, zero if it does not say. From Expiry
+	// on nobody is let in with it, and streams end.
 	IssuedAt, Expiry time.Time
 
 	// Claims is the payload of a JSON Web Token, nil for other credentials.
@@ -62,7 +62,7 @@ func FromContext(ctx context.Context) (*Identity, bool) {
 	case *Identity:
 		return v, v != nil
 	case *stream:
-		return v.identity.Load(), true
+		return v.identity(), true
 	default:
 		return nil, false
 	}

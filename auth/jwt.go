@@ -82,6 +82,10 @@ type JWTConfig struct {
 // token's bytes, but what is remembered, where the twin is one more token: Revoked gets
 // the identity, whose ID is the "jti". Neither should anything elsewhere.
 //
+// A token that its issuer has bound to a key, by "cnf", is taken from whoever bears it, as
+// by everybody who does not know of RFC 8705 or RFC 9449: no proof is asked for. Who wants
+// one finds the claim in the identity.
+//
 // Cost: a token that is remembered takes some hundred nanoseconds and no allocation;
 // another one a signature check, some 100 µs, of which twice as many run at the same time
 // as there are processors, and the others wait up to a second, and are then refused with

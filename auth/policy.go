@@ -145,7 +145,10 @@ func (p *Policy) ask(ctx context.Context, id *Identity, call *streamwrap.Call) (
 // service.
 func (p *Policy) rulesOf(call *streamwrap.Call) ([]Rule, bool) {
 	name := call.Procedure()
-	if _, named := p.rules[name]; !named && p.options != nil {
+	if p.options == nil {
+		return p.rules.Find(name)
+	}
+	if _, named := p.rules[name]; !named {
 		if rules := p.fromSchema(name, call.Spec()); rules != nil {
 			return rules, true
 		}

@@ -127,6 +127,73 @@ func TestRevokeWhere(t *testing.T) {
 	})
 }
 
+// TestRevokeWhereWhileStreamsOpen: a stream whose caller is revoked between its own look
+// at who is revoked and its begin does not live on.
+func TestRevokeWhereWhileStreamsOpen(t *testing.T) {
+	t.Parallel()
+	for name, times := range map[string]int{"once": 1, "always": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var i *auth.Interceptor
+				var seen events
+				asked := 0
+				revoked := false
+				i = auth.NewServerInterceptor(auth.AuthenticatorFunc(func(context.Context, *auth.Request) (*auth.Identity, error) {
+					if revoked && name == "once" {
+						return nil, auth.ErrRevoked
+					}
+					if asked++; asked <= times {
+						revoked = true // just after it was asked, by somebody else
+						i.RevokeWhere(func(id *auth.Identity) bool { return id.Subject == "ada" })
+					}
+					return &auth.Identity{Subject: "ada"}, nil
+				}), seen.option())
+				err := serve(t.Context(), i, "", func(ctx context.Context, _ *auth.Session) error {
+					t.Error("it is served")
+					return nil
+				})
+				want := map[string]auth.Reason{"once": auth.ReasonRevoked, "always": auth.ReasonUnavailable}[name]
+				if got := reasonOf(err); got != want {
+					t.Errorf("got %q, want %q: %v", got, want, err)
+				}
+				if n := i.Active(); n != 0 || asked > 10 || len(seen.all()) != 1 {
+					t.Errorf("%d are active, it was asked %d times, %v", n, asked, seen.all())
+				}
+			})
+		})
+	}
+}
+
+// TestRevokeWhereWhileRenewing: a credential that is revoked while a stream is renewed
+// with it, before the stream has it, ends the stream all the same.
+func TestRevokeWhereWhileRenewing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var i *auth.Interceptor
+		revoked := false
+		i = auth.NewServerInterceptor(auth.AuthenticatorFunc(func(_ context.Context, r *auth.Request) (*auth.Identity, error) {
+			id := &auth.Identity{Subject: "ada", ID: r.Header.Get("Authorization")}
+			switch {
+			case revoked:
+				return nil, auth.ErrRevoked
+			case id.ID == "second":
+				revoked = true // just after it was asked, by somebody else
+				i.RevokeWhere(func(id *auth.Identity) bool { return id.ID == "second" })
+			}
+			return id, nil
+		}))
+		err := serve(t.Context(), i, "first", func(ctx context.Context, s *auth.Session) error {
+			if err := s.Renew(ctx, "second"); reasonOf(err) != auth.ReasonRevoked {
+				t.Errorf("renewed: %v", err)
+			}
+			<-ctx.Done()
+			return nil
+		})
+		wantStreamEnd(t, err, auth.ReasonRevoked, connect.CodeUnauthenticated)
+	})
+}
+
 // TestNothingIsLeft: however a stream ends, it is forgotten, and no timer holds it: its
 // identity is collected while the interceptor lives.
 func TestNothingIsLeft(t *testing.T) {

@@ -121,6 +121,40 @@ func TestRenewWithLess(t *testing.T) {
 	})
 }
 
+// TestRenewAtTheLastMoment: a renewal at the very moment at which a stream ends either
+// comes first, and the stream lives on, or fails.
+func TestRenewAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		at := make(chan time.Time, 1)
+		i := auth.NewServerInterceptor(auth.AuthenticatorFunc(func(ctx context.Context, r *auth.Request) (*auth.Identity, error) {
+			if r.Header.Get("Authorization") == "late 60" {
+				time.Sleep(time.Until(<-at))
+				return &auth.Identity{Subject: "ada", Expiry: time.Now().Add(time.Minute)}, nil
+			}
+			return &auth.Identity{Subject: "ada", Expiry: time.Now().Add(time.Minute)}, nil
+		}))
+		for range 2000 {
+			start := time.Now()
+			renewed := false
+			err := serve(t.Context(), i, "first", func(ctx context.Context, s *auth.Session) error {
+				at <- s.Identity().Expiry
+				renewed = s.Renew(ctx, "late 60") == nil
+				<-ctx.Done()
+				return nil
+			})
+			wantStreamEnd(t, err, auth.ReasonExpired, connect.CodeUnauthenticated)
+			want := time.Minute
+			if renewed {
+				want *= 2
+			}
+			if took := time.Since(start); took != want {
+				t.Fatalf("renewed %v: it took %v, want %v", renewed, took, want)
+			}
+		}
+	})
+}
+
 // TestRenewOverTheWire: a client that sends its new credential in a message keeps its
 // stream, over every protocol, and one that sends somebody else's is told that.
 func TestRenewOverTheWire(t *testing.T) {

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,146 +12,63 @@ import (
 )
 
 // stream is one RPC of an authenticated caller. It is also its context, as
-// streamContext.
+// streamContext. It is all that is allocated for a unary RPC, whose caller waits for it.
 type stream struct {
-	i        *Interceptor
-	call     *streamwrap.Call
-	request  Request
-	parent   context.Context
-	identity atomic.Pointer[Identity]
-	session  Session
-	ended    atomic.Pointer[connect.Error] // why it must not succeed
-
-	mu    sync.Mutex
-	timer *time.Timer
-	over  bool
-
-	checked  time.Time // when the last revalidation was over
-	checking bool      // one is under way
+	i       *Interceptor
+	request Request // what the authenticator is told, and the RPC
+	parent  context.Context
+	first   *Identity                     // as the RPC began; set before anybody asks
+	ended   atomic.Pointer[connect.Error] // why it must not succeed
+	watch   *watch                        // nil: it is unary
 }
 
+// newStream returns the state of an RPC, in one allocation.
 func newStream(ctx context.Context, i *Interceptor, call *streamwrap.Call) *stream {
-	s := &stream{i: i, call: call, parent: ctx, request: Request{Call: call, Header: call.RequestHeader()}}
-	s.session.stream = s
+	var s *stream
+	if call.StreamType() == connect.StreamTypeUnary {
+		s = &stream{}
+	} else {
+		watched := &struct {
+			stream stream
+			watch  watch
+		}{}
+		s, watched.stream.watch = &watched.stream, &watched.watch
+		s.watch.session.stream = s
+	}
+	s.i, s.parent = i, ctx
+	s.request.Call, s.request.Header = call, call.RequestHeader()
 	return s
 }
 
-// streams reports whether the RPC is not unary.
-func (s *stream) streams() bool { return s.call.StreamType() != connect.StreamTypeUnary }
+// call is the RPC.
+func (s *stream) call() *streamwrap.Call { return s.request.Call }
 
-// begin has a caller's stream watched, if it may outlive what let it in.
-func (s *stream) begin(id *Identity) {
-	s.identity.Store(id)
-	if !s.streams() {
-		return
-	}
-	s.i.live.add(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	s.checked = now
-	if next, ok := s.next(now); ok {
-		s.timer = time.AfterFunc(next, s.tick)
-	}
-}
-
-// next returns how long the stream needs no look.
-func (s *stream) next(now time.Time) (wait time.Duration, ok bool) {
-	sooner := func(d time.Duration) {
-		if !ok || d < wait {
-			wait, ok = d, true
+// identity returns the caller's identity, as it was last renewed.
+func (s *stream) identity() *Identity {
+	if s.watch != nil {
+		if renewed := s.watch.renewed.Load(); renewed != nil {
+			return renewed
 		}
 	}
-	if at, expires := s.expiry(); expires {
-		sooner(at.Sub(now))
-	}
-	if s.i.maxAge > 0 {
-		sooner(s.call.Start().Add(s.i.maxAge).Sub(now))
-	}
-	if s.i.every > 0 && !s.checking {
-		sooner(s.checked.Add(s.i.every).Sub(now))
-	}
-	return wait, ok
-}
-
-// expiry returns when the stream ends with its credential.
-func (s *stream) expiry() (time.Time, bool) {
-	id := s.identity.Load()
-	ends := id.ends
-	if ends.IsZero() {
-		ends = id.Expiry
-	}
-	if s.i.keepExpired || ends.IsZero() {
-		return time.Time{}, false
-	}
-	return ends.Add(s.i.grace), true
-}
-
-// tick looks whether the stream must end.
-func (s *stream) tick() {
-	now := time.Now()
-	at, expires := s.expiry()
-	switch {
-	case expires && !now.Before(at), s.i.maxAge > 0 && time.Since(s.call.Start()) >= s.i.maxAge:
-		s.finish(ErrExpired)
-		return
-	case !s.due(now):
-		s.rearm()
-		return
-	}
-	s.rearm() // the stream may end while somebody thinks about it
-	if err := s.revalidate(); err != nil && !errors.Is(err, ErrUnavailable) {
-		s.finish(err)
-		return
-	}
-	s.mu.Lock()
-	s.checked, s.checking = time.Now(), false
-	s.mu.Unlock()
-	s.rearm()
-}
-
-// due reports whether it is time for a revalidation, which then has begun.
-func (s *stream) due(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.i.every == 0 || s.checking || now.Before(s.checked.Add(s.i.every)) {
-		return false
-	}
-	s.checking = true
-	return true
-}
-
-func (s *stream) rearm() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if next, ok := s.next(time.Now()); ok && !s.over {
-		if s.timer == nil {
-			s.timer = time.AfterFunc(next, s.tick)
-		} else {
-			s.timer.Reset(next)
-		}
-	}
-}
-
-// revalidate asks whether the caller is still good.
-func (s *stream) revalidate() (err error) {
-	defer recovered(&err, ReasonBroken)
-	return understood(s.parent, s.i.revalidate(s.parent, s.identity.Load()), ReasonBroken)
+	return s.first
 }
 
 // finish ends the stream: what its handler waits for returns, and it cannot succeed.
 func (s *stream) finish(err error) {
 	coded := s.coded(err)
-	if !s.ended.CompareAndSwap(nil, coded) {
-		return
+	if s.ended.CompareAndSwap(nil, coded) {
+		s.finished(err, coded)
 	}
+}
+
+func (s *stream) finished(err error, coded *connect.Error) {
 	s.notify(err)
-	s.call.Abort(coded)
+	s.call().Abort(coded)
 }
 
 // notify tells the observer of a decision about the stream.
 func (s *stream) notify(err error) {
-	s.i.notify(s.parent, Event{Call: s.call, Identity: s.identity.Load(), Err: err, Stream: true})
+	s.i.notify(s.parent, Event{Call: s.call(), Identity: s.identity(), Err: err, Stream: true})
 }
 
 // coded returns the error that the client gets.
@@ -202,7 +118,7 @@ func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) err
 // allowed asks whether the caller may send a message.
 func (s *stream) allowed(ctx context.Context, msg any) (err error) {
 	defer recovered(&err, ReasonBroken)
-	return understood(ctx, s.i.authorize(ctx, s.identity.Load(), s.call, msg), ReasonBroken)
+	return understood(ctx, s.i.authorize(ctx, s.identity(), s.call(), msg), ReasonBroken)
 }
 
 // returns implements the Return hook: a stream that had to end has not succeeded.
@@ -215,14 +131,8 @@ func (s *stream) returns(_ context.Context, err error) error {
 
 // end implements the End hook.
 func (s *stream) end(context.Context, *streamwrap.End) {
-	s.mu.Lock()
-	s.over = true
-	timer := s.timer
-	s.mu.Unlock()
-	if timer != nil {
-		timer.Stop()
-	}
-	if s.streams() {
+	if s.watch != nil {
+		s.watch.end()
 		s.i.live.remove(s)
 	}
 }

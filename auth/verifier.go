@@ -31,14 +31,14 @@ func (v *verifier) Authenticate(ctx context.Context, r *Request) (*Identity, err
 	if err != nil {
 		return nil, err
 	}
-	now, generation := time.Now(), v.Keys.Generation()
+	now, generation := r.now(), v.Keys.Generation()
 	id, ok := v.cache.get(token, generation, now)
 	switch {
 	case !ok:
 		if id, err = v.verify(ctx, token); err != nil {
 			return nil, err
 		}
-		v.cache.put(&cached{strings.Clone(token), id, v.until(id, now), generation}, now)
+		v.cache.put(&cached{token: strings.Clone(token), id: id, until: v.until(id, now), generation: generation}, now)
 	case v.refresh != nil:
 		v.refresh(now) // nobody asks for its key, which may have been withdrawn
 	}

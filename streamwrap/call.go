@@ -57,10 +57,10 @@ type parts struct {
 
 var lastID atomic.Uint64
 
-// begin initializes the Call as a new node below ctx.
-func (c *Call) begin(ctx context.Context, spec connect.Spec) {
+// begin initializes the Call of an RPC as a new node below ctx.
+func (c *Call) begin(ctx context.Context, spec *connect.Spec) {
 	c.id = lastID.Add(1)
-	c.spec = spec
+	c.spec = *spec
 	c.start = time.Now()
 	c.scope.call, c.scope.parent = c, ctx
 	if !spec.IsClient || ctx.Value(joinKey{}) != nil {
@@ -73,13 +73,13 @@ func (c *Call) begin(ctx context.Context, spec connect.Spec) {
 }
 
 // same reports whether spec is this Call's procedure on this Call's side.
-func (c *Call) same(spec connect.Spec) bool {
+func (c *Call) same(spec *connect.Spec) bool {
 	return c.spec.Procedure == spec.Procedure && c.spec.IsClient == spec.IsClient
 }
 
 // joinable returns the Call that interceptors further out, or a gate, opened
 // for this very RPC; nil if there are none.
-func joinable(ctx context.Context, spec connect.Spec) *Call {
+func joinable(ctx context.Context, spec *connect.Spec) *Call {
 	c, _ := ctx.Value(joinKey{}).(*Call)
 	if c == nil || !c.same(spec) || !c.marks.has(opening) {
 		return nil
@@ -92,6 +92,7 @@ func joinable(ctx context.Context, spec connect.Spec) *Call {
 func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error) {
 	c.marks.remove(opening)
 	octx, state, err := t.open(ctx, c)
+	c.marks.add(opened)
 	if err != nil {
 		return nil, nil, c.refused(err)
 	}
@@ -190,6 +191,15 @@ func (c *Call) StreamType() connect.StreamType { return c.spec.StreamType }
 // Start returns when the first interceptor or gate of the chain saw the RPC.
 func (c *Call) Start() time.Time { return c.start }
 
+// Now returns the time, for Open hooks that have not waited: Start if none ran before,
+// which saves the first one a reading of the clock.
+func (c *Call) Now() time.Time {
+	if c.marks.has(opened) {
+		return time.Now()
+	}
+	return c.start
+}
+
 // Elapsed returns how long after Start a message left or arrived, for the hooks that
 // are told of it, Sent and Received: when the first of them asked. The others learn
 // the same, which saves them a reading of the clock. The message must be of this Call.
@@ -246,7 +256,7 @@ func (c *Call) Exchange() (*Exchange, bool) {
 // served finds the exchange of a handler's RPC.
 func (c *Call) served(ctx context.Context) *Exchange {
 	x, ok := ExchangeFromContext(ctx)
-	if !ok || !x.carries(c.spec) {
+	if !ok || !x.carries(&c.spec) {
 		return nil
 	}
 	if other := x.call.Load(); other != nil && other != c {

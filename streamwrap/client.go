@@ -11,7 +11,7 @@ import (
 // WrapStreamingClient implements [connect.Interceptor].
 func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		call := joinable(ctx, spec)
+		call := joinable(ctx, &spec)
 		owner := call == nil
 		if owner {
 			call = newClientStream(ctx, spec, i.layers.Load())
@@ -99,7 +99,7 @@ func newClientStream(ctx context.Context, spec connect.Spec, layers int32) *Call
 	}
 	s.call.client = s
 	s.call.scope.detached = true
-	s.call.begin(ctx, spec)
+	s.call.begin(ctx, &spec)
 	s.guard.s = s
 	if outer := s.call.parent; outer != nil {
 		outer.marks.add(divided)

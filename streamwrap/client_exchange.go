@@ -78,7 +78,7 @@ func streams(r *http.Request) bool { return r.ContentLength < 0 && r.Body != nil
 // prepare returns the request to send.
 func (x *clientExchange) prepare(r *http.Request) *http.Request {
 	call, _ := CallFromContext(r.Context())
-	if call != nil && !x.carries(call.spec) {
+	if call != nil && !x.carries(&call.spec) {
 		call = nil
 	}
 	x.ctx, x.ends = x.engine.observe(r.Context(), &x.Exchange)

@@ -66,7 +66,8 @@ type conditional struct {
 func (c *conditional) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	matched := c.i.WrapUnary(next)
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		call := joinable(ctx, req.Spec())
+		spec := req.Spec()
+		call := joinable(ctx, &spec)
 		if call == nil {
 			view := &struct {
 				Call
@@ -74,7 +75,7 @@ func (c *conditional) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 				parts unaryParts
 			}{parts: unaryParts{request: req}}
 			call, view.unary = &view.Call, &view.parts
-			call.begin(ctx, req.Spec())
+			call.begin(ctx, &spec)
 		}
 		if c.match(call) {
 			return matched(ctx, req)
@@ -86,10 +87,10 @@ func (c *conditional) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 func (c *conditional) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	matched := c.i.WrapStreamingClient(next)
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
-		call := joinable(ctx, spec)
+		call := joinable(ctx, &spec)
 		if call == nil {
 			call = &Call{}
-			call.begin(ctx, spec)
+			call.begin(ctx, &spec)
 		}
 		if c.match(call) {
 			return matched(ctx, spec)
@@ -101,10 +102,11 @@ func (c *conditional) WrapStreamingClient(next connect.StreamingClientFunc) conn
 func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	matched := c.i.WrapStreamingHandler(next)
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		call := joinable(ctx, conn.Spec())
+		spec := conn.Spec()
+		call := joinable(ctx, &spec)
 		if call == nil {
 			call = &Call{handler: conn}
-			call.begin(ctx, conn.Spec())
+			call.begin(ctx, &spec)
 		}
 		if c.match(call) {
 			return matched(ctx, conn)

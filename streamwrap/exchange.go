@@ -72,7 +72,7 @@ func (x *Exchange) begin(e *Engine, side exchangeSide, r *http.Request, client b
 }
 
 // carries reports whether this exchange is one of an RPC.
-func (x *Exchange) carries(spec connect.Spec) bool {
+func (x *Exchange) carries(spec *connect.Spec) bool {
 	return x.client == spec.IsClient && strings.HasSuffix(x.path, spec.Procedure)
 }
 

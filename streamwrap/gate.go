@@ -12,7 +12,9 @@ import (
 // gates is what the Open hooks of a request's gates returned, until the interceptors
 // claim it. Call.mu guards it.
 type gates struct {
-	peer connect.Peer
+	peer   connect.Peer // this one and the next do not change
+	header http.Header
+
 	list []gated
 	left int         // not claimed
 	stop func() bool // forgets the request's context, which ends them without an Engine
@@ -28,14 +30,14 @@ type gated struct {
 
 // newGatedCall returns the Call of a request that is at its first gate. It is one
 // allocation, with room for two gates.
-func newGatedCall(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) *Call {
+func newGatedCall(ctx context.Context, spec *connect.Spec, peer *connect.Peer, header http.Header) *Call {
 	c := &struct {
 		Call
 
 		gates gates
 		room  [2]gated
 	}{}
-	c.gates.list, c.gates.peer = c.room[:0], peer
+	c.gates.list, c.gates.peer, c.gates.header = c.room[:0], *peer, header
 	c.Call.gates, c.staged = &c.gates, header
 	c.begin(ctx, spec)
 	c.served(ctx)
@@ -54,9 +56,9 @@ func newGatedCall(ctx context.Context, spec connect.Spec, peer connect.Peer, hea
 // Call.RequestHeader are known; Call.SetResponseHeader needs an Engine.
 func (i *Interceptor) Gate() connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) (context.Context, error) {
-		call := joinable(ctx, spec)
+		call := joinable(ctx, &spec)
 		if call == nil {
-			call = newGatedCall(ctx, spec, peer, header)
+			call = newGatedCall(ctx, &spec, &peer, header)
 			ctx = &call.scope
 		}
 		octx, state, err := call.open(ctx, i.t)

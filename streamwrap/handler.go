@@ -75,7 +75,8 @@ func newHandlerStream(layers int32) *handlerStream {
 // joinHandler returns the stream that the interceptors further out began, or
 // begins one.
 func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers int32) (*handlerStream, context.Context) {
-	call := joinable(ctx, conn.Spec())
+	spec := conn.Spec()
+	call := joinable(ctx, &spec)
 	if call != nil && call.server != nil {
 		return call.server, ctx
 	}
@@ -83,7 +84,7 @@ func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers 
 	s.call = call
 	if call == nil {
 		s.call = &s.own
-		s.call.begin(ctx, conn.Spec())
+		s.call.begin(ctx, &spec)
 		ctx = &s.call.scope
 	}
 	if x := s.call.served(ctx); x != nil {

@@ -30,6 +30,9 @@ func mergeStaged(into, staged http.Header, a *Attempt) {
 // exist yet, the map is staged: its values are sent with the stream's headers,
 // unless the caller sets the same key.
 func (c *Call) RequestHeader() http.Header {
+	if g := c.gates; g != nil && g.header != nil && !c.marks.has(owned) {
+		return g.header // in a gate: it takes no lock
+	}
 	var h http.Header
 	switch p := c.load(); {
 	case p.conn != nil:

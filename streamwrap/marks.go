@@ -11,6 +11,7 @@ const (
 	// it is there is part of the same chain.
 	opening uint32 = 1 << iota
 	owned          // an interceptor, not just a gate, will end it
+	opened         // an Open hook has returned
 
 	headersLeft  // handlers: the response's headers are out
 	headersKnown // streaming clients: the response has arrived
@@ -23,4 +24,9 @@ func (m *marks) has(bits uint32) bool { return m.word.Load()&bits != 0 }
 // add reports whether any of them was there before.
 func (m *marks) add(bits uint32) bool { return m.word.Or(bits)&bits != 0 }
 
-func (m *marks) remove(bits uint32) { m.word.And(^bits) }
+// remove does not write what is so already, which would take longer than to look.
+func (m *marks) remove(bits uint32) {
+	if m.has(bits) {
+		m.word.And(^bits)
+	}
+}

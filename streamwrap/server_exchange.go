@@ -74,8 +74,11 @@ func (c *serverContext) Done() <-chan struct{}       { return c.request.Context(
 func (c *serverContext) Err() error                  { return c.request.Context().Err() }
 
 func (c *serverContext) Value(key any) any {
-	if _, ok := key.(exchangeKey); ok {
+	switch key.(type) {
+	case exchangeKey:
 		return &c.Exchange
+	case joinKey:
+		return (*Call)(nil) // whatever RPC there is outside, this one is no part of its chain
 	}
 	return c.request.Context().Value(key)
 }

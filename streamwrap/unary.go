@@ -68,7 +68,8 @@ type unaryParts struct {
 // joinUnary returns a part of the Call that the interceptors further out, or a
 // gate, opened, or of a new one.
 func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Context) {
-	call := joinable(ctx, req.Spec())
+	spec := req.Spec()
+	call := joinable(ctx, &spec)
 	if call != nil && call.marks.has(owned) {
 		return &unary{call: call, sentBytes: -1, receivedBytes: -1}, ctx
 	}
@@ -78,7 +79,7 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 	} else {
 		c := &unaryCall{}
 		u, call = &c.gatedUnary, &c.own
-		call.begin(ctx, req.Spec())
+		call.begin(ctx, &spec)
 		ctx = &call.scope
 	}
 	parts := &u.parts
