@@ -74,7 +74,7 @@ func (g *group) noteReceived(before wire, err error) error {
 		m.Seq = g.received.Add(1)
 		g.call.wireReceived().since(before, m)
 		if m.Seq == 1 && g.call.spec.IsClient {
-			g.first.Store(int64(time.Since(g.call.start)))
+			g.first.Store(int64(g.call.Elapsed(m)))
 		}
 	}
 	return err

@@ -83,7 +83,7 @@ func (g *group) sendMessage(to sender, msg any, m *Message) error {
 		m.Seq = g.sent.Add(1)
 		g.call.wireSent().since(before, m)
 		if m.Seq == 1 && !g.call.spec.IsClient {
-			g.first.Store(int64(time.Since(g.call.start)))
+			g.first.Store(int64(g.call.Elapsed(m)))
 		}
 	}
 	return err

@@ -34,11 +34,14 @@
 //	interconnect.server.stream.active                 streams that are open
 //	interconnect.server.stream.messages               by network.io.direction
 //	interconnect.server.stream.io                     bytes as they travel; with an Engine
-//	interconnect.server.stream.time_to_first_message  of the response, in seconds
+//	interconnect.server.stream.first_messages         responses that have begun
+//	interconnect.server.stream.time_to_first_message  seconds until then, added up
 //	interconnect.client.stream.abandoned              dropped without being closed
 //	interconnect.server.refused                       requests, by interconnect.refusal.reason
 //
-// [WithMessageEvents] adds some of the messages to the span as events.
+// The time to first messages by their number is the mean; each span has its own, and
+// [WithFirstMessageBuckets] makes a histogram of them. [WithMessageEvents] adds some of
+// the messages to the span as events.
 //
 // # Refused requests
 //

@@ -14,7 +14,7 @@ const scopeName = "github.com/interconnect-go/interconnect/tracing"
 type instruments struct {
 	duration, streamDuration       metric.Float64Histogram // nil: not these names
 	oldDuration, oldStreamDuration metric.Float64Histogram
-	firstMessage                   metric.Float64Histogram // nil: no stream metrics
+	firstMessage                   metric.Float64Histogram // nil: live has the time
 
 	live liveInstruments
 }
@@ -70,7 +70,8 @@ func (m *instruments) durations(c *config, unary, streams metric.Meter, streamBu
 
 // observeStreams makes the metrics of streams that are under way.
 func (i *Interceptor) observeStreams(meter metric.Meter) {
-	observed := append(i.handlers.streams(meter, serverMetricPrefix), i.clients.streams(meter, clientMetricPrefix)...)
+	observed := append(i.handlers.streams(i.config, meter, serverMetricPrefix),
+		i.clients.streams(i.config, meter, clientMetricPrefix)...)
 	i.clients.live.abandoned = made(meter.Int64ObservableCounter(metricAbandoned, metric.WithUnit("{stream}"),
 		metric.WithDescription("Streams that their users dropped without closing them.")))
 	i.refused.instrument = made(meter.Int64ObservableCounter(metricRefused, metric.WithUnit("{request}"),
@@ -79,17 +80,24 @@ func (i *Interceptor) observeStreams(meter metric.Meter) {
 	made(meter.RegisterCallback(i.observe, observed...))
 }
 
-func (m *instruments) streams(meter metric.Meter, prefix string) []metric.Observable {
-	m.firstMessage = made(meter.Float64Histogram(prefix+metricFirstMessage, metric.WithUnit("s"),
-		metric.WithDescription("Time from the start of a stream to the first message of the response."),
-		metric.WithExplicitBucketBoundaries(firstMessageBuckets()...)))
+func (m *instruments) streams(c *config, meter metric.Meter, prefix string) []metric.Observable {
 	m.live.active = made(meter.Int64ObservableUpDownCounter(prefix+metricActive, metric.WithUnit("{stream}"),
 		metric.WithDescription("Streams that are open.")))
 	m.live.messages = made(meter.Int64ObservableCounter(prefix+metricMessages, metric.WithUnit("{message}"),
 		metric.WithDescription("Messages of streams, as they are sent and received.")))
 	m.live.bytes = made(meter.Int64ObservableCounter(prefix+metricBytes, metric.WithUnit("By"),
 		metric.WithDescription("Bytes of the messages of streams as they travel, compressed if they are.")))
-	return []metric.Observable{m.live.active, m.live.messages, m.live.bytes}
+	observed := []metric.Observable{m.live.active, m.live.messages, m.live.bytes}
+	description := metric.WithDescription("Time from the start of a stream to the first message of the response.")
+	if c.firstMessageBuckets != nil {
+		m.firstMessage = made(meter.Float64Histogram(prefix+metricFirstMessage, metric.WithUnit("s"), description,
+			metric.WithExplicitBucketBoundaries(c.firstMessageBuckets...)))
+		return observed
+	}
+	m.live.firstMessage = made(meter.Float64ObservableCounter(prefix+metricFirstMessage, metric.WithUnit("s"), description))
+	m.live.firstMessages = made(meter.Int64ObservableCounter(prefix+metricFirstMessages, metric.WithUnit("{message}"),
+		metric.WithDescription("Streams whose response has a first message.")))
+	return append(observed, m.live.firstMessage, m.live.firstMessages)
 }
 
 // observe implements [metric.Callback].

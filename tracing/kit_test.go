@@ -95,6 +95,17 @@ func (o *telemetry) durations(tb testing.TB, name string) []metricdata.Histogram
 	return h.DataPoints
 }
 
+// firstMessages returns how many first messages streams had of one side, whose metrics
+// have the prefix, and how many seconds those took together.
+func (o *telemetry) firstMessages(tb testing.TB, prefix string) (took float64, n int64) {
+	tb.Helper()
+	sum, _ := o.metrics(tb)[prefix+"stream.time_to_first_message"].Data.(metricdata.Sum[float64])
+	for _, p := range sum.DataPoints {
+		took += p.Value
+	}
+	return took, o.count(tb, prefix+"stream.first_messages")
+}
+
 // count returns the sum of a counter's values whose attributes include others.
 func (o *telemetry) count(tb testing.TB, name string, with ...attribute.KeyValue) int64 {
 	tb.Helper()

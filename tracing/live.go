@@ -3,6 +3,7 @@ package tracing
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -12,12 +13,14 @@ import (
 // the exporter reads it. Its two sides are on cache lines of their own: they belong
 // to different goroutines.
 type live struct {
-	used      atomic.Bool // there was a stream that metrics are wanted of
-	active    atomic.Int64
-	abandoned atomic.Int64
+	used          atomic.Bool // there was a stream that metrics are wanted of
+	active        atomic.Int64
+	abandoned     atomic.Int64
+	firstMessages atomic.Int64
+	firstMessage  atomic.Int64 // nanoseconds that they took together
 
-	firstMessage                  []metric.RecordOption
 	attributes, transmit, receive []metric.ObserveOption
+	record                        []metric.RecordOption // attributes
 
 	_              [64]byte
 	sent, received traffic
@@ -38,10 +41,10 @@ func newLive(attributes []attribute.KeyValue) *live {
 		return []metric.ObserveOption{metric.WithAttributeSet(attribute.NewSet(all...))}
 	}
 	return &live{
-		firstMessage: recordOptions(attributes),
-		attributes:   observe(),
-		transmit:     observe(directionKey.String(directionTransmit)),
-		receive:      observe(directionKey.String(directionReceive)),
+		attributes: observe(),
+		transmit:   observe(directionKey.String(directionTransmit)),
+		receive:    observe(directionKey.String(directionReceive)),
+		record:     recordOptions(attributes),
 	}
 }
 
@@ -66,7 +69,9 @@ type liveInstruments struct {
 	messages metric.Int64ObservableCounter
 	bytes    metric.Int64ObservableCounter
 
-	abandoned metric.Int64ObservableCounter // clients
+	firstMessages metric.Int64ObservableCounter // nil: there is a histogram
+	firstMessage  metric.Float64ObservableCounter
+	abandoned     metric.Int64ObservableCounter // clients
 }
 
 // open counts a stream that is open.
@@ -77,12 +82,23 @@ func (l *live) open() {
 	}
 }
 
+// respond counts a first message.
+func (l *live) respond(after time.Duration) {
+	l.firstMessage.Add(int64(after))
+	l.firstMessages.Add(1)
+}
+
 // observe tells an exporter of a series.
 func (l *live) observe(o metric.Observer, i *liveInstruments) {
 	if !l.used.Load() {
 		return
 	}
 	o.ObserveInt64(i.active, l.active.Load(), l.attributes...)
+	if i.firstMessages != nil {
+		took := time.Duration(l.firstMessage.Load())
+		o.ObserveFloat64(i.firstMessage, took.Seconds(), l.attributes...)
+		o.ObserveInt64(i.firstMessages, l.firstMessages.Load(), l.attributes...)
+	}
 	if n := l.abandoned.Load(); n > 0 {
 		o.ObserveInt64(i.abandoned, n, l.attributes...)
 	}

@@ -79,13 +79,11 @@ func TestLiveMetrics(t *testing.T) {
 					}
 				}
 			}
-			first := client.durations(t, "interconnect.client.stream.time_to_first_message")
-			if len(first) != 1 || first[0].Count != 1 || first[0].Sum != 1 {
-				t.Errorf("the client's time to the first message is %v, want 1 s", first)
+			if took, n := client.firstMessages(t, "interconnect.client."); took != 1 || n != 1 {
+				t.Errorf("the client has %d first messages after %v s, want 1 after 1 s", n, took)
 			}
-			first = server.durations(t, "interconnect.server.stream.time_to_first_message")
-			if len(first) != 1 || first[0].Count != 1 || first[0].Sum != 0 {
-				t.Errorf("the server's time to the first message is %v, want 0 s", first)
+			if took, n := server.firstMessages(t, "interconnect.server."); took != 0 || n != 1 {
+				t.Errorf("the server has %d first messages after %v s, want 1 at once", n, took)
 			}
 			_ = stream.CloseRequest()
 			_, _ = stream.Receive()
@@ -94,6 +92,46 @@ func TestLiveMetrics(t *testing.T) {
 			checkTold(t, server, trace.SpanKindServer, serverDuration, 0)
 		}
 	})
+}
+
+// TestFirstMessages: the times of all streams add up, those without a response are
+// not among them, and with boundaries they are a histogram.
+func TestFirstMessages(t *testing.T) {
+	t.Parallel()
+	for _, client := range []bool{true, false} {
+		t.Run(side(client), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				counters, histogram := observe(), observe(tracing.WithFirstMessageBuckets(2, 4))
+				for _, o := range []*telemetry{counters, histogram} {
+					for _, wait := range []time.Duration{time.Second, 3 * time.Second, 0} {
+						running(o, client, func(m conntest.Messages) {
+							if wait == 0 {
+								return
+							}
+							time.Sleep(wait)
+							for range 2 {
+								_ = m.Send(t)
+								_ = m.Receive(t)
+								time.Sleep(time.Second)
+							}
+						})(t.Context())
+					}
+				}
+				prefix := map[bool]string{true: "interconnect.client.", false: "interconnect.server."}[client]
+				if took, n := counters.firstMessages(t, prefix); took != 4 || n != 2 {
+					t.Errorf("%d first messages after %v s, want 2 after 4 s", n, took)
+				}
+				points := histogram.durations(t, prefix+"stream.time_to_first_message")
+				if len(points) != 1 || points[0].Sum != 4 || !slices.Equal(points[0].BucketCounts, []uint64{1, 1, 0}) {
+					t.Errorf("the histogram is %+v, want 1 s and 3 s", points)
+				}
+				if _, both := histogram.metrics(t)[prefix+"stream.first_messages"]; both {
+					t.Error("there are a histogram and a counter")
+				}
+			})
+		})
+	}
 }
 
 // TestUnaryHasNoStreamMetrics, and nobody has those that are off.
@@ -126,7 +164,8 @@ func TestUnaryHasNoStreamMetrics(t *testing.T) {
 func TestExemplars(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client, server := observe(), observe()
+		buckets := tracing.WithFirstMessageBuckets(1)
+		client, server := observe(buckets), observe(buckets)
 		srv := conntest.Start(t, serving(server))
 		if err := srv.Clients(connect.WithInterceptors(client)).Do(t.Context(), connect.StreamTypeBidi, nil, "a").Err; err != nil {
 			t.Fatal(err)

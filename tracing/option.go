@@ -54,6 +54,7 @@ type config struct {
 	events           MessageEvents
 
 	buckets, streamBuckets []float64
+	firstMessageBuckets    []float64 // nil: no histogram
 	streamMetrics          bool
 }
 

@@ -35,6 +35,16 @@ func WithStreamDurationBuckets(boundaries ...float64) Option {
 	return option(func(c *config) { c.streamBuckets = slices.Clone(boundaries) })
 }
 
+// WithFirstMessageBuckets makes the time to the first message of a stream's response a
+// histogram, with boundaries in seconds and with exemplars, for those who want to know
+// its distribution from metrics alone. It panics unless they increase. A stream costs
+// some hundred nanoseconds more, in the SDK. By default there is a counter of these
+// times, and one of the first messages; spans have each stream's.
+func WithFirstMessageBuckets(boundaries ...float64) Option {
+	checkBuckets("FirstMessageBuckets", boundaries)
+	return option(func(c *config) { c.firstMessageBuckets = slices.Clone(boundaries) })
+}
+
 // WithoutStreamMetrics leaves out the metrics of streams that are under way:
 // active streams, messages, wire bytes, times to the first message, abandoned
 // streams, and refused requests. By default they are on.

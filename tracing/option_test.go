@@ -35,6 +35,7 @@ func TestMistakesPanic(t *testing.T) {
 		"system":            func() { tracing.WithSystem("") },
 		"buckets":           func() { tracing.WithDurationBuckets(1, 1) },
 		"stream buckets":    func() { tracing.WithStreamDurationBuckets() },
+		"first buckets":     func() { tracing.WithFirstMessageBuckets(2, 1) },
 		"target":            func() { tracing.WithTarget(connect.ProtocolGRPC, "localhost:80") },
 		"target's protocol": func() { tracing.WithTarget("http", "http://localhost") },
 		"nil option":        func() { tracing.NewInterceptor(nil) },

@@ -77,6 +77,7 @@ const (
 	metricActive         = "stream.active"
 	metricMessages       = "stream.messages"
 	metricBytes          = "stream.io"
+	metricFirstMessages  = "stream.first_messages"
 	metricFirstMessage   = "stream.time_to_first_message"
 	metricAbandoned      = "interconnect.client.stream.abandoned"
 	metricRefused        = "interconnect.server.refused"
@@ -119,11 +120,6 @@ func optIn(value string) conventions {
 // durationBuckets are the boundaries that the conventions ask for.
 func durationBuckets() []float64 {
 	return []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
-}
-
-// firstMessageBuckets reach as far down as an answer from memory takes.
-func firstMessageBuckets() []float64 {
-	return []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 }
 
 // oldDurationBuckets are in milliseconds.

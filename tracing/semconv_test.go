@@ -225,7 +225,7 @@ func TestConventionsOfStreams(t *testing.T) {
 		}
 		return map[string][]map[string]string{
 			"interconnect.client.stream.active": {m}, "interconnect.client.stream.messages": directions,
-			"interconnect.client.stream.time_to_first_message": {m},
+			"interconnect.client.stream.time_to_first_message": {m}, "interconnect.client.stream.first_messages": {m},
 		}
 	}
 	for _, tt := range []struct {
@@ -279,6 +279,10 @@ func allPoints(t *testing.T, o *telemetry) map[string][]map[string]string {
 				sets = append(sets, p.Attributes)
 			}
 		case metricdata.Sum[int64]:
+			for _, p := range data.DataPoints {
+				sets = append(sets, p.Attributes)
+			}
+		case metricdata.Sum[float64]:
 			for _, p := range data.DataPoints {
 				sets = append(sets, p.Attributes)
 			}

@@ -101,43 +101,43 @@ func (s *stream) describe(c *conclusion, r *result) {
 	if s.call.IsClient() && len(s.i.responseHeaders) > 0 {
 		s.tellHeaders(s.i.responseHeaders, s.answered(c))
 	}
-	attributes := r.span
-	if more := s.summary(c, len(r.span)); len(more) > 0 {
-		attributes = append(more, attributes...)
-	}
-	s.span.SetAttributes(attributes...)
+	s.tell(c, r)
 	if c.ending.failed(s.call.IsClient()) {
 		s.span.SetStatus(codes.Error, c.description())
 	}
 }
 
-// An ordinary stream has so many attributes in its summary, others up to so many.
-const (
-	ordinarySummary = 3
-	longestSummary  = 13
-)
+// tell adds the ending's attributes to the span, and what sums up the whole RPC, of
+// which the most ordinary have nothing. It does so in one call: with each one the SDK
+// makes room anew.
+func (s *stream) tell(c *conclusion, r *result) {
+	if c.ending == 0 && !c.differs && !s.method().streams() && c.sentBytes < 0 && c.receivedBytes < 0 && !s.i.peerAddress {
+		s.span.SetAttributes(r.span...)
+		return
+	}
+	room, ok := s.i.lists.Get().(*list)
+	if !ok {
+		room = new(list)
+	}
+	attributes := s.summary(c, room[:0])
+	s.span.SetAttributes(append(attributes, r.span...)...)
+	s.i.lists.Put(room)
+}
 
-// summary returns what a span tells of the whole RPC, nil for the most ordinary.
-// What went well has few attributes: from nine on the SDK needs a map for them. There
-// is room for more in the slice.
-func (s *stream) summary(c *conclusion, room int) []attribute.KeyValue {
-	streams, ordinary := s.method().streams(), c.ending == 0 && !c.differs
-	if ordinary && !streams && c.sentBytes < 0 && c.receivedBytes < 0 && !s.i.peerAddress {
-		return nil
-	}
-	size := longestSummary
-	if ordinary && c.sentBytes < 0 && c.receivedBytes < 0 && !s.i.peerAddress && s.events == nil {
-		size = ordinarySummary
-	}
-	attributes := make([]attribute.KeyValue, 0, size+room)
-	if !ordinary {
+// list has room for what most spans are told at the end. They copy it.
+type list [16]attribute.KeyValue
+
+// summary appends what a span tells of the whole RPC. What went well has few
+// attributes: from nine on the SDK needs a map for them.
+func (s *stream) summary(c *conclusion, attributes []attribute.KeyValue) []attribute.KeyValue {
+	if c.ending != 0 || c.differs {
 		attributes = append(attributes, outcomeKey.String(c.outcome.String()),
 			streamTypeKey.String(s.method().kind.String()))
 	}
 	if c.differs {
 		attributes = append(attributes, handlerCodeKey.String(s.i.spell(c.handler)))
 	}
-	if streams {
+	if s.method().streams() {
 		attributes = append(attributes, messagesSentKey.Int64(c.sent), messagesReceivedKey.Int64(c.received))
 		if c.first > 0 {
 			attributes = append(attributes, firstMessageKey.Float64(c.first.Seconds()))

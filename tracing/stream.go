@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/trace"
@@ -120,7 +119,7 @@ func (s *stream) messageSent(_ context.Context, m *streamwrap.Message) {
 		l.sent.add(m.WireBytes)
 		s.sentBytes += max(int64(m.WireBytes), 0)
 		if m.Seq == 1 && !s.call.IsClient() {
-			s.firstMessage()
+			s.responds(l, m)
 		}
 	}
 	if s.events != nil {
@@ -137,7 +136,7 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 		l.received.add(m.WireBytes)
 		s.receivedBytes += max(int64(m.WireBytes), 0)
 		if m.Seq == 1 && s.call.IsClient() {
-			s.firstMessage()
+			s.responds(l, m)
 		}
 	}
 	if s.events != nil {
@@ -146,10 +145,14 @@ func (s *stream) messageReceived(_ context.Context, m *streamwrap.Message) error
 	return nil
 }
 
-// firstMessage records how long the response took to begin.
-func (s *stream) firstMessage() {
-	if h := s.i.side(s.call.IsClient()).firstMessage; h.Enabled(s) {
-		h.Record(s, time.Since(s.call.Start()).Seconds(), s.live().firstMessage...)
+// responds notes how long the response took to its first message.
+func (s *stream) responds(l *live, m *streamwrap.Message) {
+	h := s.i.side(s.call.IsClient()).firstMessage
+	switch {
+	case h == nil:
+		l.respond(s.call.Elapsed(m))
+	case h.Enabled(s):
+		h.Record(s, s.call.Elapsed(m).Seconds(), l.record...)
 	}
 }
 

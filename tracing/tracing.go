@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"sync"
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/trace"
@@ -22,6 +23,7 @@ type Interceptor struct {
 	measuring bool         // somebody wants metrics
 	methods   *methods
 	refused   refusals
+	lists     sync.Pool // of *list
 
 	handlers, clients instruments
 }

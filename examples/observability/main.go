@@ -87,6 +87,9 @@ func run(ctx context.Context, out io.Writer, endpoint string, stay bool) (err er
 		<-ctx.Done()
 		return nil
 	}
+	if err := show("_first_message"); err != nil {
+		return err
+	}
 	return show("_refused_")
 }
 

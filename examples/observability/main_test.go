@@ -76,6 +76,8 @@ func TestStdout(t *testing.T) {
 	}
 	for _, want := range []string{
 		"/metrics: interconnect_server_stream_active{", "/metrics: interconnect_client_stream_active{",
+		"/metrics: interconnect_client_stream_time_to_first_message_seconds_total{",
+		"/metrics: interconnect_client_stream_first_messages_total{",
 		`/metrics: interconnect_server_refused_total{interconnect_refusal_reason="http_415"`, "rpc.client.call.duration",
 	} {
 		if !strings.Contains(out.String(), want) {
