@@ -103,7 +103,8 @@ func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		call := joinable(ctx, conn.Spec())
 		if call == nil {
-			call = &Call{handler: conn}
+			s := &handlerStream{conn: conn}
+			call, s.call.server = &s.call, s
 			call.begin(ctx, conn.Spec())
 		}
 		if c.match(call) {
