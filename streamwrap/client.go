@@ -14,7 +14,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		call := joinable(ctx, spec)
 		owner := call == nil
 		if owner {
-			call = newClientStream(ctx, spec, i.layers.Load())
+			call = newClientStream(ctx, spec, i.client.layers.Load())
 			ctx = &call.scope
 		}
 		s := call.client
@@ -37,7 +37,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		}
 		c := s.wrap(conn, index)
 		if owner {
-			i.noteLayers(len(s.layers))
+			i.client.note(len(s.layers))
 			s.start(c)
 		}
 		return c

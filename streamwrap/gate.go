@@ -75,7 +75,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) (context.Context, error) {
 		call := joinable(ctx, spec)
 		if call == nil {
-			call = newGatedCall(ctx, spec, peer, header, i.layers.Load())
+			call = newGatedCall(ctx, spec, peer, header, i.handler.layers.Load())
 			ctx = &call.scope
 		}
 		octx, state, err := call.open(ctx, i.t)

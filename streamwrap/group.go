@@ -18,7 +18,7 @@ type layer struct {
 }
 
 // with is a stream with room for its layers, so that these are no allocation of
-// their own: as many as the last stream of the same chain had, rounded up.
+// their own: as many as streams of the same chain had so far, rounded up.
 type with[Stream, Room any] struct {
 	stream Stream
 	room   Room

@@ -16,11 +16,11 @@ const returnPatience = 100 * time.Millisecond
 // WrapStreamingHandler implements [connect.Interceptor].
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
-		s, ctx := joinHandler(ctx, conn, i.layers.Load())
+		s, ctx := joinHandler(ctx, conn, i.handler.layers.Load())
 		call := &s.call
 		if !call.marks.add(owned) {
 			defer func() {
-				i.noteLayers(len(s.layers))
+				i.handler.note(len(s.layers))
 				call.leave(err)
 			}()
 		}
@@ -33,8 +33,7 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		if state == nil {
 			return next(ctx, conn)
 		}
-		s.layers = append(s.layers, layer{t: i.t, s: state, ctx: ctx})
-		c, created := s.wrap(conn, len(s.layers)-1)
+		c, created := s.add(conn, i.t, state, ctx)
 		if created {
 			return c.serveFirst(ctx, next)
 		}
@@ -107,6 +106,15 @@ func (c *Call) openOrClaim(ctx context.Context, t *table) (context.Context, any,
 	default:
 		return c.open(ctx, t)
 	}
+}
+
+// add adds a layer. It is not part of its caller's frame, which is there, once for each
+// layer, as long as the handler runs.
+//
+//go:noinline
+func (s *handlerStream) add(conn connect.StreamingHandlerConn, t *table, state any, ctx context.Context) (_ *handlerConn, created bool) {
+	s.layers = append(s.layers, layer{t: t, s: state, ctx: ctx})
+	return s.wrap(conn, len(s.layers)-1)
 }
 
 // wrap puts the layer at index around conn: into the group of the interceptor
