@@ -60,13 +60,14 @@ type coalescer struct {
 // uptime is a time that takes eight bytes. Only differences mean something.
 func uptime() time.Duration { return time.Since(started) }
 
-var started = time.Now().Add(-1) // so that it is never 0
+var started = time.Now().Add(-1) //nolint:gochecknoglobals // never changes; before now, so that uptime is never 0
 
 // usable returns why nothing can be written any more.
 func (c *coalescer) usable() error {
-	if p := c.panic; p != nil {
+	if c.panic != nil {
+		p := *c.panic
 		c.panic = nil
-		panic(*p) // where it would have been without the goroutine
+		panic(p) // where it would have been without the goroutine
 	}
 	if c.closed {
 		return errServed

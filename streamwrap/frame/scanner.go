@@ -166,7 +166,8 @@ func (s *Scanner) capture(p []byte) {
 		copy(grown, captured)
 		captured = grown
 	}
-	s.atEnd().captured = append(captured, p...)
+	captured = append(captured, p...)
+	s.atEnd().captured = captured
 }
 
 func (s *Scanner) captured() []byte {
