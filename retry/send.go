@@ -3,6 +3,8 @@ package retry
 import (
 	"errors"
 	"io"
+
+	"connectrpc.com/connect"
 )
 
 // Send implements [connect.StreamingClientConn].
@@ -103,6 +105,9 @@ func (s *stream) open() {
 		s.current.stop()
 	}
 	s.current.limit(s.policy.AttemptTimeout)
+	if s.spec.StreamType != connect.StreamTypeServer { // which may be resumed
+		s.before = nil
+	}
 }
 
 // deliver does the operations of the log up to index with an attempt. The last one

@@ -38,7 +38,7 @@ type stream struct {
 
 	next   connect.StreamingClientFunc
 	first  *streamTry  // whose headers the user has
-	before http.Header // as they were
+	before http.Header // as they were; kept until open, and by streams that are resumed
 
 	won  atomic.Pointer[streamTry] // the attempt to which the stream is committed
 	fast atomic.Pointer[streamTry] // it, once the log is out
@@ -46,7 +46,7 @@ type stream struct {
 	mu      sync.Mutex
 	current *streamTry
 	opened  bool // something was sent
-	edit    edit // of the first attempt's headers, once opened
+	edit    edit // of the first attempt's headers, from open to the commit
 	log     []operation
 	kept    *account // what the log takes
 	refused error    // by the Budget
@@ -133,6 +133,7 @@ func (s *stream) commit(t *streamTry, reason Reason) {
 	}
 	t.stop()
 	s.won.Store(t)
+	s.edit = edit{}
 	if s.kept != nil {
 		s.kept.settle()
 	}

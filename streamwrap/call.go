@@ -27,9 +27,9 @@ type Call struct {
 
 	attempt *Attempt // set if parent is
 
-	marks    marks
 	abort    atomic.Pointer[error]    // the coded cause of Abort
 	exchange atomic.Pointer[Exchange] // nil: unknown
+	marks    marks
 
 	mu      sync.Mutex
 	over    bool   // after the end: Abort comes too late
@@ -37,12 +37,11 @@ type Call struct {
 
 	// What connect hands to the interceptors. Which of them is set depends on
 	// the RPC's kind and side.
-	gates   *gates                       // handlers, from the start: what gates opened
-	staged  http.Header                  // request headers, before there is a request
-	unary   *unaryParts                  // unary
-	client  *clientStream                // streaming clients, from the start
-	server  *handlerStream               // streaming handlers
-	handler connect.StreamingHandlerConn // the same, and its conn
+	gates  *gates         // handlers, from the start: what gates opened
+	staged http.Header    // request headers, before there is a request
+	unary  *unaryParts    // unary
+	client *clientStream  // streaming clients, from the start
+	server *handlerStream // streaming handlers, from the start
 }
 
 // parts is what a Call is made of at some moment.
@@ -231,9 +230,12 @@ func (c *Call) Peer() (connect.Peer, bool) {
 func (c *Call) load() parts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := parts{handler: c.handler}
+	var p parts
 	if c.client != nil {
 		p.conn = c.client.wire
+	}
+	if c.server != nil {
+		p.handler = c.server.conn
 	}
 	if u := c.unary; u != nil {
 		p.request, p.response, p.info = u.request, u.response, u.info

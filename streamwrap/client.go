@@ -14,7 +14,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		call := joinable(ctx, &spec)
 		owner := call == nil
 		if owner {
-			call = newClientStream(ctx, spec, i.layers.Load())
+			call = newClientStream(ctx, spec, i.client.layers.Load())
 			ctx = &call.scope
 		}
 		s := call.client
@@ -37,7 +37,7 @@ func (i *Interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conn
 		}
 		c := s.wrap(conn, index)
 		if owner {
-			i.noteLayers(len(s.layers))
+			i.client.note(len(s.layers))
 			s.start(c)
 		}
 		return c
@@ -76,28 +76,29 @@ type clientStream struct {
 	groups *group  // from the outermost inward
 	wire   connect.StreamingClientConn
 
-	first group
+	first    group
+	terminal terminal // of the first group
 }
 
 // newClientStream returns a stream with room for a number of layers.
 func newClientStream(ctx context.Context, spec connect.Spec, layers int32) *Call {
 	var s *clientStream
-	if layers <= fewLayers {
-		roomy := &struct {
-			clientStream
-
-			array [fewLayers]layer
-		}{}
-		s, roomy.layers = &roomy.clientStream, roomy.array[:0]
-	} else {
-		roomy := &struct {
-			clientStream
-
-			array [manyLayers]layer
-		}{}
-		s, roomy.layers = &roomy.clientStream, roomy.array[:0]
+	switch {
+	case layers <= int32(len(few{})):
+		roomy := new(with[clientStream, few])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	case layers <= int32(len(some{})):
+		roomy := new(with[clientStream, some])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	case layers <= int32(len(more{})):
+		roomy := new(with[clientStream, more])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	default:
+		roomy := new(with[clientStream, many])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
 	}
 	s.call.client = s
+	s.first.end = &s.terminal
 	s.call.scope.detached = true
 	s.call.begin(ctx, &spec)
 	s.guard.s = s

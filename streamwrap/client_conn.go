@@ -62,7 +62,7 @@ func (c *clientConn) sendAfterEnd(msg any) error {
 		return err
 	}
 	if _, refused := c.inner.(*refusedConn); refused && msg == nil {
-		return c.group.result
+		return c.group.result()
 	}
 	return sendEOF()
 }
@@ -71,7 +71,7 @@ func (c *clientConn) Receive(msg any) error {
 	g := c.group
 	switch g.state.enter(recvBusy, recvHook) {
 	case over:
-		return g.result
+		return g.result()
 	case concurrent:
 		return concurrently()
 	}
@@ -328,7 +328,7 @@ func (c *clientConn) conclude(err error, refuser int) error {
 	g := c.group
 	if !g.claim() {
 		g.state.await()
-		return g.result
+		return g.result()
 	}
 	kind := c.s.guard.kind()
 	result := err

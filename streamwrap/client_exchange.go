@@ -11,7 +11,6 @@ import (
 	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -24,38 +23,23 @@ type clientExchange struct {
 	Exchange
 
 	engine *Engine
-	parent context.Context // of a stream that prepared it
-	taken  atomic.Bool     // by a request
-	out    *outbound       // nil: the request is sent whole
+	out    *outbound // nil: the request is sent whole
 	in     inbound
 
 	ctx    context.Context
 	stop   func() bool // ends the watch over ctx
-	ends   []func(*ExchangeEnd)
 	result *http.Response
-	remote net.Addr // under mu
-	late   error    // why nobody wants a response any more; under mu
+	trace  *connTrace // nil: nobody can ask
+	late   error      // why nobody wants a response any more; under mu
+	taken  atomic.Bool
 	once   sync.Once
-	trace  httptrace.ClientTrace
 }
 
-// preparedKey finds the exchange that a stream of the Engine's prepared.
-type preparedKey struct{}
+// connTrace learns which connection a request got.
+type connTrace struct {
+	httptrace.ClientTrace
 
-// preparedContext is the context of such a stream.
-type preparedContext clientExchange
-
-var _ context.Context = (*preparedContext)(nil)
-
-func (c *preparedContext) Deadline() (time.Time, bool) { return c.parent.Deadline() }
-func (c *preparedContext) Done() <-chan struct{}       { return c.parent.Done() }
-func (c *preparedContext) Err() error                  { return c.parent.Err() }
-
-func (c *preparedContext) Value(key any) any {
-	if _, ok := key.(preparedKey); ok {
-		return (*clientExchange)(c)
-	}
-	return c.parent.Value(key)
+	remote net.Addr // under mu of the exchange
 }
 
 // take returns the exchange for a request: the one that was prepared for it, or
@@ -81,19 +65,21 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 	if call != nil && !x.carries(&call.spec) {
 		call = nil
 	}
-	x.ctx, x.ends = x.engine.observe(r.Context(), &x.Exchange)
-	if call != nil || x.observed { // else nobody can ask
+	x.ctx = x.engine.observe(r.Context(), &x.Exchange)
+	observed := x.observed != nil
+	if call != nil || observed { // else nobody can ask
+		x.trace = new(connTrace)
 		x.trace.GotConn = x.gotConn
-		r = r.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
+		r = r.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace.ClientTrace))
 	} else if streams(r) {
 		r = r.WithContext(x.ctx)
 	}
 	if streams(r) {
 		x.prepareStream(r)
-	} else if r.ContentLength > 0 && (call != nil || x.observed) {
+	} else if r.ContentLength > 0 && (call != nil || observed) {
 		x.prepareWhole(r)
 	}
-	if x.out != nil || x.observed {
+	if x.out != nil || observed {
 		x.watch(call)
 	}
 	if call != nil {
@@ -107,9 +93,9 @@ func (x *clientExchange) prepare(r *http.Request) *http.Request {
 // prepareStream takes over the body of a request that streams.
 func (x *clientExchange) prepareStream(r *http.Request) {
 	if x.out == nil {
-		x.out = newOutbound(&x.sent, x.engine.sendBuffer/2)
+		x.out = newOutbound(x)
 	}
-	x.out.begin(r.Body, x.ctx)
+	x.out.begin(r.Body)
 	x.sent.async.Store(!x.out.accepts())
 	r.Body = x.out
 }
@@ -188,12 +174,12 @@ func (x *clientExchange) gotConn(info httptrace.GotConnInfo) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.remote = info.Conn.RemoteAddr()
+	x.trace.remote = info.Conn.RemoteAddr()
 }
 
 // respond notes the response and puts its body behind the exchange's.
 func (x *clientExchange) respond(res *http.Response) {
-	x.received.begin(protocolOf(res.Header).framed(), x.observed)
+	x.received.begin(protocolOf(res.Header).framed(), x.observed != nil)
 	x.in.src = res.Body
 	if res.Body == nil {
 		x.in.src = http.NoBody
@@ -220,7 +206,7 @@ func (x *clientExchange) over(err error) {
 		if err == nil { // else it may still be written
 			trailer = x.result.Trailer
 		}
-		x.finish(x.engine, x.ends, trailer, false, err)
+		x.finish(x.engine, trailer, false, err)
 	})
 }
 
@@ -230,7 +216,7 @@ type clientBody clientExchange
 func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.in.Read(p)
 	x := (*clientExchange)(b)
-	if x.observed && !x.received.framed && x.status >= http.StatusBadRequest {
+	if x.observed != nil && !x.received.framed && x.status >= http.StatusBadRequest {
 		x.noteBody(p[:n])
 	}
 	switch {
@@ -289,10 +275,10 @@ func (x *clientExchange) tls() *tls.ConnectionState {
 func (x *clientExchange) remoteAddr() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.remote == nil {
+	if x.trace == nil || x.trace.remote == nil {
 		return ""
 	}
-	return x.remote.String()
+	return x.trace.remote.String()
 }
 
 // setResponseHeader implements exchangeSide.

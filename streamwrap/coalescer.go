@@ -36,30 +36,36 @@ type coalescer struct {
 	to    http.ResponseWriter
 	meter *meter // of what was accepted
 	limit int    // of waiting bytes
-	plain bool   // write and flush at once
-	solo  bool   // no goroutine
 
 	calls atomic.Int64 // of to, begun and ended: odd while one is under way
 	piece atomic.Int64 // what is being written
 
 	mu      sync.Mutex
-	changed waitable  // any of the following
-	waiting *buffer   // nil: nothing waits
-	ahead   int32     // so much room is left in front of it
-	last    int32     // what the last one had, at most maxBuffer
-	busy    bool      // somebody uses to, without the lock
-	burst   bool      // that is the goroutine
-	asked   bool      // it is to flush once more
-	alone   int8      // so many flushes to come are done at once, whatever the gap
-	flushed time.Time // the end of the last flush
-	closed  bool      // there will be no more
-	err     error     // of to, usually; sticky
-	panic   any       // of to, in the goroutine
+	changed waitable      // any of the following
+	waiting *buffer       // nil: nothing waits
+	ahead   int32         // so much room is left in front of it
+	last    int32         // what the last one had, at most maxBuffer
+	flushed time.Duration // the end of the last flush, as uptime has it; 0: never
+	busy    bool          // somebody uses to, without the lock
+	burst   bool          // that is the goroutine
+	asked   bool          // it is to flush once more
+	alone   int8          // so many flushes to come are done at once, whatever the gap
+	closed  bool          // there will be no more
+	plain   bool          // write and flush at once; not under mu
+	solo    bool          // no goroutine; not under mu
+	err     error         // of to, usually; sticky
+	panic   *any          // of to, in the goroutine
 }
+
+// uptime is a time that takes eight bytes. Only differences mean something.
+func uptime() time.Duration { return time.Since(started) }
+
+var started = time.Now().Add(-1) //nolint:gochecknoglobals // never changes; before now, so that uptime is never 0
 
 // usable returns why nothing can be written any more.
 func (c *coalescer) usable() error {
-	if p := c.panic; p != nil {
+	if c.panic != nil {
+		p := *c.panic
 		c.panic = nil
 		panic(p) // where it would have been without the goroutine
 	}
@@ -153,9 +159,10 @@ func (c *coalescer) Flush() error {
 	case c.busy:
 		c.asked = true
 		return nil
-	case c.waiting == nil && !c.flushed.IsZero(): // the first one sends the headers
+	case c.flushed == 0: // the first one sends the headers
+	case c.waiting == nil:
 		return nil
-	case c.solo || time.Since(c.flushed) >= burstGap:
+	case c.solo || uptime()-c.flushed >= burstGap:
 	case c.alone > 0:
 		c.alone--
 	default:
@@ -172,7 +179,7 @@ func (c *coalescer) run() {
 	defer c.mu.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
-			c.panic, c.err = p, fmt.Errorf("panic: %v", p)
+			c.panic, c.err = &p, fmt.Errorf("panic: %v", p)
 		}
 		c.burst = false
 	}()
@@ -210,7 +217,7 @@ func (c *coalescer) transfer(p []byte, flushes bool) error {
 		c.mu.Lock()
 		c.calls.Add(1)
 		if flushes {
-			c.flushed = time.Now()
+			c.flushed = uptime()
 		}
 		if err != nil && c.err == nil {
 			c.err = err
@@ -338,7 +345,10 @@ func (c *coalescer) finish(drop, flushes bool) (panicked any) {
 	if c.err == nil && !drop && c.waiting != nil {
 		_ = c.transfer(nil, flushes)
 	}
-	return c.panic
+	if c.panic != nil {
+		return *c.panic
+	}
+	return panicked
 }
 
 // stuck reports whether a goroutine of the handler's writes.

@@ -105,7 +105,8 @@ func (c *conditional) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		spec := conn.Spec()
 		call := joinable(ctx, &spec)
 		if call == nil {
-			call = &Call{handler: conn}
+			s := &handlerStream{conn: conn}
+			call, s.call.server = &s.call, s
 			call.begin(ctx, &spec)
 		}
 		if c.match(call) {

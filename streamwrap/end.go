@@ -43,6 +43,23 @@ type terminal struct {
 	kind     Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
 	result   error   // what the stream's user gets from now on
 	panicked *any
+	cause    error // of the context's end, if it came first
+}
+
+// terminal returns where the group's is noted.
+func (g *group) terminal() *terminal {
+	if g.end == nil {
+		g.end = new(terminal)
+	}
+	return g.end
+}
+
+// result returns what the stream's user gets from now on.
+func (g *group) result() error {
+	if g.end == nil {
+		return nil
+	}
+	return g.end.result
 }
 
 // claim decides who reports the terminal event: the first one.
@@ -51,7 +68,9 @@ func (g *group) claim() bool {
 		return false
 	}
 	if n := len(g.layers); n > 0 {
-		g.cause = g.call.cause(g.layers[n-1].ctx)
+		if cause := g.call.cause(g.layers[n-1].ctx); cause != nil {
+			g.terminal().cause = cause
+		}
 	}
 	return true
 }
@@ -64,7 +83,11 @@ func (g *group) setErrors(err error) {
 
 // settle publishes a claimed terminal event, once the layers' errors are set.
 func (g *group) settle(t terminal) {
-	g.terminal = t
+	if t.kind != Completed || t.result != nil || t.panicked != nil {
+		end := g.terminal()
+		t.cause = end.cause
+		*end = t
+	}
 	g.state.settle()
 	g.tryEnd()
 }
@@ -85,7 +108,9 @@ func (g *group) runEnd() {
 		ReceivedBytes: -1,
 		Elapsed:       time.Since(g.call.start),
 		FirstMessage:  time.Duration(g.first.Load()),
-		Cause:         g.cause,
+	}
+	if g.end != nil {
+		e.Cause = g.end.cause
 	}
 	if x := g.call.exchange.Load(); x != nil {
 		e.SentBytes, e.ReceivedBytes = x.sent.frameBytes.Load(), x.received.frameBytes.Load()
@@ -107,13 +132,15 @@ func (g *group) endHooks(i int, e *End) {
 	if l.t.end == nil {
 		return
 	}
-	e.Err, e.Code, e.Outcome = l.err, 0, g.kind
+	e.Err, e.Code, e.Outcome, e.Panic = l.err, 0, Completed, nil
+	if t := g.end; t != nil {
+		e.Outcome = t.kind
+		if t.panicked != nil {
+			e.Panic = *t.panicked
+		}
+	}
 	if e.Outcome == Completed {
 		e.Outcome = g.call.outcome(l.err)
-	}
-	e.Panic = nil
-	if g.panicked != nil {
-		e.Panic = *g.panicked
 	}
 	if l.panicked != nil {
 		e.Outcome, e.Panic = Panicked, *l.panicked

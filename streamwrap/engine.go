@@ -120,21 +120,17 @@ func (e *Engine) WrapStreamingClient(next connect.StreamingClientFunc) connect.S
 	}
 }
 
-// observe tells the observers that an exchange begins, and returns what they
-// want to be called when it ends.
-func (e *Engine) observe(ctx context.Context, x *Exchange) (context.Context, []func(*ExchangeEnd)) {
-	if len(e.observers) == 0 {
-		return ctx, nil
-	}
-	ends := make([]func(*ExchangeEnd), 0, len(e.observers))
+// observe tells the observers that an exchange begins, and keeps what they want to
+// be called when it ends.
+func (e *Engine) observe(ctx context.Context, x *Exchange) context.Context {
 	for _, begin := range e.observers {
 		octx, end := begin(ctx, x)
 		if octx != nil {
 			ctx = octx
 		}
 		if end != nil {
-			ends = append(ends, end)
+			x.observed.ends = append(x.observed.ends, end)
 		}
 	}
-	return ctx, ends
+	return ctx
 }

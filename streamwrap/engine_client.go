@@ -18,7 +18,11 @@ func (c *engineClient) Do(r *http.Request) (*http.Response, error) {
 		return c.client.Do(r)
 	}
 	x := c.engine.take(r)
-	res, err := c.client.Do(x.prepare(r))
+	prepared := x.prepare(r)
+	res, err := c.client.Do(prepared)
+	if res != nil && res.Request == prepared {
+		res.Request = r // which connect keeps anyway
+	}
 	if err != nil {
 		if x.out != nil {
 			_ = x.out.Close() // as a transport should have done

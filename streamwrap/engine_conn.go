@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 )
@@ -15,9 +16,8 @@ import (
 type engineConn struct {
 	connect.StreamingClientConn
 
-	engine *Engine
-	ctx    context.Context
-	x      *clientExchange
+	x   *clientExchange
+	ctx context.Context
 
 	sending sync.Mutex // guards what follows
 	framer  framer
@@ -29,20 +29,35 @@ type engineConn struct {
 // newEngineConn opens a stream that sends past the pipe, unless an interceptor further in
 // has wrapped it: that one would not see the messages, and a retry could not repeat them.
 func newEngineConn(ctx context.Context, e *Engine, spec connect.Spec, next connect.StreamingClientFunc) connect.StreamingClientConn {
-	x := &clientExchange{engine: e, parent: ctx}
-	x.out = newOutbound(&x.sent, e.sendBuffer/2)
+	x := &clientExchange{engine: e}
+	x.out = newOutbound(x)
 	x.out.own = true
-	conn := next((*preparedContext)(x), spec)
-	if !isConnects(conn) {
+	c := &engineConn{x: x, ctx: ctx}
+	c.StreamingClientConn = next((*preparedContext)(c), spec)
+	if !isConnects(c.StreamingClientConn) {
 		x.taken.Store(true) // nobody gets it
-		return conn
+		return c.StreamingClientConn
 	}
-	return &engineConn{
-		StreamingClientConn: conn,
-		engine:              e,
-		ctx:                 ctx,
-		x:                   x,
+	return c
+}
+
+// preparedKey finds the exchange that a stream of the Engine's prepared.
+type preparedKey struct{}
+
+// preparedContext is the context of such a stream, within the stream.
+type preparedContext engineConn
+
+var _ context.Context = (*preparedContext)(nil)
+
+func (c *preparedContext) Deadline() (time.Time, bool) { return c.ctx.Deadline() }
+func (c *preparedContext) Done() <-chan struct{}       { return c.ctx.Done() }
+func (c *preparedContext) Err() error                  { return c.ctx.Err() }
+
+func (c *preparedContext) Value(key any) any {
+	if _, ok := key.(preparedKey); ok {
+		return c.x
 	}
+	return c.ctx.Value(key)
 }
 
 // Send sends the first message as connect does, and queues those that follow if
@@ -52,7 +67,7 @@ func (c *engineConn) Send(message any) error {
 	defer c.sending.Unlock()
 	if !c.started {
 		c.started = true
-		c.x.out.offer(c.framer.init(c.engine, c.RequestHeader()))
+		c.x.out.offer(c.framer.init(c.x.engine, c.RequestHeader()))
 	}
 	if c.passes && message != nil {
 		return c.sendError(c.x.out.send(&c.framer, message))

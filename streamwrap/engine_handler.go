@@ -18,12 +18,11 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	reserveStack(len(r.Method))
 	x := newServerExchange(h.engine, w, r)
-	ctx, ends := h.engine.observe((*serverContext)(x), &x.Exchange)
-	inner := r.WithContext(ctx)
+	inner := r.WithContext(h.engine.observe((*serverContext)(x), &x.Exchange))
 	if r.Body == nil || r.Body == http.NoBody {
-		x.source.done.Store(true)
+		x.done.Store(true)
 	} else {
-		inner.Body = &x.body
+		inner.Body = (*serverBody)(x)
 	}
 	returned := false
 	defer func() {
@@ -36,7 +35,7 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p, returned = late, false
 		}
 		handBack(r, inner)
-		defer x.finish(h.engine, ends, x.writer.header, !returned, nil)
+		defer x.finish(h.engine, x.writer.header, !returned, nil)
 		x.refuseGated()
 		if p != nil { // else it is runtime.Goexit, which goes on by itself
 			panic(p)

@@ -21,12 +21,9 @@ import (
 type Exchange struct {
 	side exchangeSide
 
-	client   bool
-	observed bool     // somebody wants to know the code at the end
-	protocol protocol // of the request
-	method   string
+	request  *http.Request // as net/http, or the client's user, has it
 	path     string
-	header   http.Header
+	observed *observation // nil: nobody wants to know the code at the end
 
 	sent, received meter
 
@@ -34,12 +31,23 @@ type Exchange struct {
 	intercepted atomic.Bool
 	returned    atomic.Uint32 // the code that the handler returned
 
-	mu      sync.Mutex
-	status  int32 // of the response; 0 before
-	major   uint8 // HTTP version
-	minor   uint8
-	answer  http.Header // the response's, once they left or arrived
-	failure []byte      // the beginning of a response that tells of an error
+	client   bool
+	protocol protocol // of the request
+
+	// under mu
+	major  uint8 // HTTP version
+	minor  uint8
+	status int32 // of the response; 0 before
+	mu     sync.Mutex
+	answer http.Header // the response's, once they left or arrived
+}
+
+// observation is what observers of an exchange need.
+type observation struct {
+	ends    []func(*ExchangeEnd) // in the order of their begin
+	failure []byte               // the beginning of a response that tells of an error; under mu
+
+	room [2]func(*ExchangeEnd)
 }
 
 // exchangeSide is what clients and handlers do differently.
@@ -66,8 +74,12 @@ func ExchangeFromContext(ctx context.Context) (*Exchange, bool) {
 
 // begin sets what is known from the start.
 func (x *Exchange) begin(e *Engine, side exchangeSide, r *http.Request, client bool) {
-	x.side, x.client, x.observed = side, client, len(e.observers) > 0
-	x.method, x.path, x.header = r.Method, r.URL.Path, r.Header
+	x.side, x.client = side, client
+	if len(e.observers) > 0 {
+		x.observed = new(observation)
+		x.observed.ends = x.observed.room[:0]
+	}
+	x.request, x.path = r, r.URL.Path
 	x.protocol = protocolOf(r.Header)
 }
 
@@ -80,20 +92,20 @@ func (x *Exchange) carries(spec *connect.Spec) bool {
 func (x *Exchange) IsClient() bool { return x.client }
 
 // Method returns the request's method, such as "POST".
-func (x *Exchange) Method() string { return x.method }
+func (x *Exchange) Method() string { return x.request.Method }
 
 // Path returns the path of the request's URL.
 func (x *Exchange) Path() string { return x.path }
 
 // RequestHeader returns the headers of the request. They must not be changed.
 // On clients they must not be read either once the RPC is under way.
-func (x *Exchange) RequestHeader() http.Header { return x.header }
+func (x *Exchange) RequestHeader() http.Header { return x.request.Header }
 
 // Protocol returns connect's name of the protocol that the request speaks, such
 // as [connect.ProtocolGRPC]; empty if it looks like none. Requests of the GET
 // method and unary ones of other APIs look the same as Connect's.
 func (x *Exchange) Protocol() string {
-	if x.protocol == notRPC && x.method == http.MethodGet {
+	if x.protocol == notRPC && x.Method() == http.MethodGet {
 		return connectUnary.String()
 	}
 	return x.protocol.String()
@@ -196,7 +208,8 @@ func (x *Exchange) attach(call *Call) {
 
 // captureError keeps the beginning of a body that may tell an error's code.
 func (x *Exchange) captureError(p []byte) {
-	if n := captureBytes - len(x.failure); n > 0 {
-		x.failure = append(x.failure, p[:min(n, len(p))]...)
+	o := x.observed
+	if n := captureBytes - len(o.failure); n > 0 {
+		o.failure = append(o.failure, p[:min(n, len(p))]...)
 	}
 }

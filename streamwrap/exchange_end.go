@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,8 +62,8 @@ type ExchangeEnd struct {
 }
 
 // finish tells the observers that the exchange is over.
-func (x *Exchange) finish(e *Engine, ends []func(*ExchangeEnd), trailer http.Header, panicked bool, err error) {
-	if len(ends) == 0 {
+func (x *Exchange) finish(e *Engine, trailer http.Header, panicked bool, err error) {
+	if x.observed == nil || len(x.observed.ends) == 0 {
 		return
 	}
 	end := &ExchangeEnd{
@@ -78,8 +79,8 @@ func (x *Exchange) finish(e *Engine, ends []func(*ExchangeEnd), trailer http.Hea
 	} else {
 		end.Code = x.code(e, trailer)
 	}
-	for i := len(ends) - 1; i >= 0; i-- {
-		ends[i](end)
+	for _, tell := range slices.Backward(x.observed.ends) {
+		tell(end)
 	}
 }
 
@@ -87,7 +88,7 @@ func (x *Exchange) finish(e *Engine, ends []func(*ExchangeEnd), trailer http.Hea
 // handlers as they are set: among the headers, with a prefix or without.
 func (x *Exchange) code(e *Engine, trailer http.Header) connect.Code {
 	x.mu.Lock()
-	status, answer, failure := int(x.status), x.answer, x.failure
+	status, answer, failure := int(x.status), x.answer, x.observed.failure
 	x.mu.Unlock()
 	meter := &x.received
 	if !x.client {

@@ -12,10 +12,9 @@ import (
 // framer turns the messages of one stream into frames, as connect would, with
 // the same errors.
 type framer struct {
+	engine      *Engine
 	codec       connect.Codec
 	compression *compression // nil: none
-	minBytes    int          // shorter messages are not compressed
-	maxBytes    int          // of a payload as it travels; not positive: no limit
 
 	room int // what the last message took
 }
@@ -28,8 +27,7 @@ func (f *framer) init(e *Engine, h http.Header) bool {
 		return false
 	}
 	encoding := p.encoding(h)
-	f.codec, f.compression = e.codecs[codec], e.compressions[encoding]
-	f.minBytes, f.maxBytes = e.compressMinBytes, e.sendMaxBytes
+	f.engine, f.codec, f.compression = e, e.codecs[codec], e.compressions[encoding]
 	return f.codec != nil && (encoding == "" || f.compression != nil)
 }
 
@@ -72,7 +70,7 @@ func (f *framer) marshal(dst []byte, message any) (_ []byte, err error) {
 // and checks its length.
 func (f *framer) compress(b *buffer, start int) (*buffer, frame.Header, error) {
 	size := len(b.b) - start
-	if f.compression == nil || size < f.minBytes {
+	if f.compression == nil || size < f.engine.compressMinBytes {
 		return b, frame.Header{Length: uint32(size)}, f.check("message", size)
 	}
 	scratch := getBuffer(size)
@@ -89,10 +87,10 @@ func (f *framer) compress(b *buffer, start int) (*buffer, frame.Header, error) {
 
 // check refuses a payload that is too long.
 func (f *framer) check(what string, size int) error {
-	switch {
-	case f.maxBytes > 0 && size > f.maxBytes:
+	switch maxBytes := f.engine.sendMaxBytes; {
+	case maxBytes > 0 && size > maxBytes:
 		return connect.NewError(connect.CodeResourceExhausted,
-			fmt.Errorf("%s size %d exceeds sendMaxBytes %d", what, size, f.maxBytes))
+			fmt.Errorf("%s size %d exceeds sendMaxBytes %d", what, size, maxBytes))
 	case uint64(size) > frame.MaxLength:
 		return connect.NewError(connect.CodeUnknown, fmt.Errorf("%s size %d out of bounds", what, size))
 	default:

@@ -12,9 +12,7 @@ import (
 // gates is what the Open hooks of a request's gates returned, until the interceptors
 // claim it. Call.mu guards it.
 type gates struct {
-	peer   connect.Peer // this one and the next do not change
-	header http.Header
-
+	peer connect.Peer
 	list []gated
 	left int         // not claimed
 	stop func() bool // forgets the request's context, which ends them without an Engine
@@ -29,19 +27,40 @@ type gated struct {
 }
 
 // newGatedCall returns the Call of a request that is at its first gate. It is one
-// allocation, with room for two gates.
-func newGatedCall(ctx context.Context, spec *connect.Spec, peer *connect.Peer, header http.Header) *Call {
-	c := &struct {
-		Call
+// allocation with room for two gates, and for a stream, which goes on when the gates
+// are behind it, another one with room for a number of layers.
+func newGatedCall(ctx context.Context, spec *connect.Spec, peer *connect.Peer, header http.Header, layers int32) *Call {
+	var c *Call
+	if spec.StreamType == connect.StreamTypeUnary {
+		roomy := new(struct {
+			Call
 
-		gates gates
-		room  [2]gated
-	}{}
-	c.gates.list, c.gates.peer, c.gates.header = c.room[:0], *peer, header
-	c.Call.gates, c.staged = &c.gates, header
-	c.begin(ctx, spec)
+			gates roomyGates
+		})
+		c = &roomy.Call
+		c.gates = roomy.gates.begin(peer)
+		c.begin(ctx, spec)
+	} else {
+		c = &newHandlerStream(ctx, spec, layers).call
+		c.gates = new(roomyGates).begin(peer)
+	}
+	if c.staged = header; header != nil {
+		c.marks.add(gate)
+	}
 	c.served(ctx)
-	return &c.Call
+	return c
+}
+
+// roomyGates has room for two gates.
+type roomyGates struct {
+	gates
+
+	room [2]gated
+}
+
+func (g *roomyGates) begin(peer *connect.Peer) *gates {
+	g.peer, g.list = *peer, g.room[:0]
+	return &g.gates
 }
 
 // Gate returns a gate that runs the interceptor's Open hook before connect
@@ -58,7 +77,7 @@ func (i *Interceptor) Gate() connect.RequestGateFunc {
 	return func(ctx context.Context, spec connect.Spec, peer connect.Peer, header http.Header) (context.Context, error) {
 		call := joinable(ctx, &spec)
 		if call == nil {
-			call = newGatedCall(ctx, &spec, &peer, header)
+			call = newGatedCall(ctx, &spec, &peer, header, i.handler.layers.Load())
 			ctx = &call.scope
 		}
 		octx, state, err := call.open(ctx, i.t)
@@ -105,13 +124,25 @@ func (c *Call) claim(t *table) (state any, ok bool, _ error) {
 		if !g.taken {
 			g.taken = true
 			c.gates.left--
-			if c.gates.left == 0 && c.gates.stop != nil {
-				c.gates.stop()
+			if c.gates.left == 0 {
+				c.closeGates()
 			}
 			return g.s, true, nil
 		}
 	}
 	return nil, false, nil
+}
+
+// closeGates forgets gates of which all that they opened was claimed. The caller has
+// the lock.
+func (c *Call) closeGates() {
+	if c.gates.stop != nil {
+		c.gates.stop()
+	}
+	c.gates.list = nil
+	if c.server != nil {
+		c.gates = nil // the conn knows the peer
+	}
 }
 
 // refuseGated ends what no interceptor claimed, when the request has ended.

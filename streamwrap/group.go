@@ -17,12 +17,19 @@ type layer struct {
 	panicked *any // handlers: the rest of the chain did, with that
 }
 
-// Streams come with room for their layers, so that these are no allocation of
-// their own: as many as the last stream of the same chain had, rounded up to few
-// or many.
-const (
-	fewLayers  = 2
-	manyLayers = 8
+// with is a stream with room for its layers, so that these are no allocation of
+// their own: as many as streams of the same chain had so far, rounded up.
+type with[Stream, Room any] struct {
+	stream Stream
+	room   Room
+}
+
+// Sizes of the room. A chain of more layers makes room when it needs it.
+type (
+	few  [2]layer
+	some [4]layer
+	more [6]layer
+	many [8]layer
 )
 
 // group is adjacent interceptors that share one conn wrapper. It runs their
@@ -49,10 +56,7 @@ type group struct {
 	recvMsg     Message
 	recvRefusal *refused // of the last message, without error on clients; nobody's: of a Receive
 
-	// end, written by whoever claimed it and read once it is done
-	terminal
-
-	cause error // of the context's end, if it came first
+	end *terminal // nil: nothing to tell; written by whoever claimed it and read once it is done
 
 	first atomic.Int64  // nanoseconds to the first message of the response
 	next  *group        // the next group of the Call
@@ -75,10 +79,11 @@ func (r *refused) error() error {
 // over returns what the stream's user gets once the RPC has ended. Handlers hardly
 // ever ask.
 func (g *group) over() error {
-	if g.result == nil && !g.call.spec.IsClient {
+	result := g.result()
+	if result == nil && !g.call.spec.IsClient {
 		return connect.NewError(connect.CodeInternal, errLate)
 	}
-	return g.result
+	return result
 }
 
 // near returns the layer at distance i from the stream's user: the first of

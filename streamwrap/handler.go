@@ -16,11 +16,11 @@ const returnPatience = 100 * time.Millisecond
 // WrapStreamingHandler implements [connect.Interceptor].
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
-		s, ctx := joinHandler(ctx, conn, i.layers.Load())
-		call := s.call
+		s, ctx := joinHandler(ctx, conn, i.handler.layers.Load())
+		call := &s.call
 		if !call.marks.add(owned) {
 			defer func() {
-				i.noteLayers(len(s.layers))
+				i.handler.note(len(s.layers))
 				call.leave(err)
 			}()
 		}
@@ -33,8 +33,7 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		if state == nil {
 			return next(ctx, conn)
 		}
-		s.layers = append(s.layers, layer{t: i.t, s: state, ctx: ctx})
-		c, created := s.wrap(conn, len(s.layers)-1)
+		c, created := s.add(conn, i.t, state, ctx)
 		if created {
 			return c.serveFirst(ctx, next)
 		}
@@ -45,54 +44,55 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 // handlerStream is what the interceptors of one handler's stream share. It is
 // one allocation.
 type handlerStream struct {
-	call   *Call
+	call   Call
 	layers []layer // in chain order
+	conn   connect.StreamingHandlerConn
 
-	own   Call // unless a gate opened one
 	first handlerConn
 }
 
 // newHandlerStream returns a stream with room for a number of layers.
-func newHandlerStream(layers int32) *handlerStream {
-	if layers <= fewLayers {
-		roomy := &struct {
-			handlerStream
-
-			array [fewLayers]layer
-		}{}
-		roomy.layers = roomy.array[:0]
-		return &roomy.handlerStream
+func newHandlerStream(ctx context.Context, spec *connect.Spec, layers int32) *handlerStream {
+	var s *handlerStream
+	switch {
+	case layers <= int32(len(few{})):
+		roomy := new(with[handlerStream, few])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	case layers <= int32(len(some{})):
+		roomy := new(with[handlerStream, some])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	case layers <= int32(len(more{})):
+		roomy := new(with[handlerStream, more])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
+	default:
+		roomy := new(with[handlerStream, many])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
 	}
-	roomy := &struct {
-		handlerStream
-
-		array [manyLayers]layer
-	}{}
-	roomy.layers = roomy.array[:0]
-	return &roomy.handlerStream
+	s.call.server = s
+	s.call.begin(ctx, spec)
+	return s
 }
 
-// joinHandler returns the stream that the interceptors further out began, or
-// begins one.
+// joinHandler returns the stream that the interceptors further out, or gates, began,
+// or begins one.
 func joinHandler(ctx context.Context, conn connect.StreamingHandlerConn, layers int32) (*handlerStream, context.Context) {
 	spec := conn.Spec()
-	call := joinable(ctx, &spec)
-	if call != nil && call.server != nil {
-		return call.server, ctx
-	}
-	s := newHandlerStream(layers)
-	s.call = call
-	if call == nil {
-		s.call = &s.own
-		s.call.begin(ctx, &spec)
+	var s *handlerStream
+	if call := joinable(ctx, &spec); call != nil && call.server != nil {
+		s = call.server
+	} else {
+		s = newHandlerStream(ctx, &spec, layers)
 		ctx = &s.call.scope
+	}
+	if s.conn != nil {
+		return s, ctx
 	}
 	if x := s.call.served(ctx); x != nil {
 		x.intercepted.Store(true)
 	}
 	s.call.mu.Lock()
 	defer s.call.mu.Unlock()
-	s.call.server, s.call.handler = s, conn
+	s.conn = conn
 	return s, ctx
 }
 
@@ -109,10 +109,19 @@ func (c *Call) openOrClaim(ctx context.Context, t *table) (context.Context, any,
 	}
 }
 
+// add adds a layer. It is not part of its caller's frame, which is there, once for each
+// layer, as long as the handler runs.
+//
+//go:noinline
+func (s *handlerStream) add(conn connect.StreamingHandlerConn, t *table, state any, ctx context.Context) (_ *handlerConn, created bool) {
+	s.layers = append(s.layers, layer{t: t, s: state, ctx: ctx})
+	return s.wrap(conn, len(s.layers)-1)
+}
+
 // wrap puts the layer at index around conn: into the group of the interceptor
 // before it, or into one of its own.
 func (s *handlerStream) wrap(conn connect.StreamingHandlerConn, index int) (_ *handlerConn, created bool) {
-	if c, ok := conn.(*handlerConn); ok && c.group.call == s.call && c.group.append(s.layers, index) {
+	if c, ok := conn.(*handlerConn); ok && c.group.call == &s.call && c.group.append(s.layers, index) {
 		return c, false
 	}
 	c := &s.first
@@ -120,7 +129,7 @@ func (s *handlerStream) wrap(conn connect.StreamingHandlerConn, index int) (_ *h
 		c = &handlerConn{}
 	}
 	c.inner = conn
-	c.group.call = s.call
+	c.group.call = &s.call
 	c.group.layers = s.layers[index:]
 	c.group.has = s.layers[index].t.has
 	c.group.edge = c == &s.first

@@ -30,8 +30,8 @@ func mergeStaged(into, staged http.Header, a *Attempt) {
 // exist yet, the map is staged: its values are sent with the stream's headers,
 // unless the caller sets the same key.
 func (c *Call) RequestHeader() http.Header {
-	if g := c.gates; g != nil && g.header != nil && !c.marks.has(owned) {
-		return g.header // in a gate: it takes no lock
+	if c.marks.has(gate) && !c.marks.has(owned) {
+		return c.staged // it does not change: no lock is taken
 	}
 	var h http.Header
 	switch p := c.load(); {

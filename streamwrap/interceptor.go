@@ -16,9 +16,8 @@ import (
 type Interceptor struct {
 	t *table
 
-	// How many layers the last stream had of which this was the outermost
-	// interceptor: the next one gets room for as many.
-	layers atomic.Int32
+	// How much room for layers streams get of which this is the outermost interceptor.
+	client, handler roomNeeded
 }
 
 var _ connect.Interceptor = (*Interceptor)(nil)
@@ -37,10 +36,12 @@ func NewInterceptor[S any](h Hooks[S]) *Interceptor {
 	return &Interceptor{t: newTable(h)}
 }
 
-// noteLayers notes how many layers a stream had.
-func (i *Interceptor) noteLayers(n int) {
-	if layers := int32(n); i.layers.Load() != layers {
-		i.layers.Store(layers)
+// roomNeeded is the most layers that a stream had so far.
+type roomNeeded struct{ layers atomic.Int32 }
+
+func (r *roomNeeded) note(n int) {
+	if layers := int32(n); r.layers.Load() < layers {
+		r.layers.Store(layers)
 	}
 }
 

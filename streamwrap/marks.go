@@ -10,6 +10,7 @@ const (
 	// while hooks run: an interceptor that finds the Call in its context while
 	// it is there is part of the same chain.
 	opening uint32 = 1 << iota
+	gate           // a gate opened it
 	owned          // an interceptor, not just a gate, will end it
 	opened         // an Open hook has returned
 

@@ -22,44 +22,42 @@ var (
 // queued only if it is certain that the transport reads this body, and not the
 // pipe behind somebody else's HTTPClient.
 type outbound struct {
+	x     *clientExchange
 	pipe  io.ReadCloser // nil until begin
-	ctx   context.Context
-	meter *meter
-	limit int // of waiting bytes
 	reads atomic.Int64
 
 	mu       sync.Mutex
-	readable sync.Cond
-	writable sync.Cond
-	queues   bool    // after the first frame, the pipe is not read any more
-	queued   bool    // that has come
-	waiting  *buffer // frames; nil: none, or Send has it
-	leaving  *buffer // what Read returns from, from offset on
+	changed  sync.Cond // there is something to read, or to send: never both are waited for
+	waiting  *buffer   // frames; nil: none, or Send has it
+	leaving  *buffer   // what Read returns from, from offset on
 	offset   int
-	complete bool  // ended by CloseRequest
-	drained  bool  // the transport was told so
-	closed   bool  // by the transport
-	err      error // what Read fails with
-	sendErr  error // what send fails with then
+	failure  *outboundFailure
+	queues   bool // after the first frame, the pipe is not read any more
+	queued   bool // that has come
+	complete bool // ended by CloseRequest
+	drained  bool // the transport was told so
+	closed   bool // by the transport
 	probing  bool
 	own      bool // a conn of the Engine's says when the request is complete
 	answered bool // the response was read to its end
 	filling  bool // Send has waiting, and adds a message
 }
 
-func newOutbound(m *meter, limit int) *outbound {
-	o := &outbound{meter: m, limit: limit}
-	o.readable.L, o.writable.L = &o.mu, &o.mu
+// outboundFailure is what the transport's Read, and the stream's Send, fail with.
+type outboundFailure struct{ read, send error }
+
+func newOutbound(x *clientExchange) *outbound {
+	o := &outbound{x: x}
+	o.changed.L = &o.mu
 	return o
 }
 
-// begin says that the transport gets this body instead of the pipe, for a request
-// with the context.
-func (o *outbound) begin(pipe io.ReadCloser, ctx context.Context) {
+// begin says that the transport gets this body instead of the pipe.
+func (o *outbound) begin(pipe io.ReadCloser) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pipe, o.ctx = pipe, ctx
-	if _, ok := pipe.(*io.PipeReader); !ok || !o.meter.framed {
+	o.pipe = pipe
+	if _, ok := pipe.(*io.PipeReader); !ok || !o.x.sent.framed {
 		o.queues = false // somebody wants to see, or change, all that passes
 	}
 }
@@ -68,11 +66,11 @@ func (o *outbound) begin(pipe io.ReadCloser, ctx context.Context) {
 func (o *outbound) Read(p []byte) (int, error) {
 	o.reads.Add(1)
 	o.mu.Lock()
-	queued, err := o.queued, o.err
+	queued, failure := o.queued, o.failure
 	o.mu.Unlock()
 	switch {
-	case err != nil:
-		return 0, err
+	case failure != nil:
+		return 0, failure.read
 	case queued:
 		return o.readQueue(p)
 	default:
@@ -85,19 +83,20 @@ func (o *outbound) Read(p []byte) (int, error) {
 func (o *outbound) readPipe(p []byte) (int, error) {
 	pipe := o.pipe
 	n, err := pipe.Read(p)
-	o.meter.feed(p[:n])
+	meter := &o.x.sent
+	meter.feed(p[:n])
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queues && n > 0 && o.meter.frames.Load() > 0 && !o.meter.scanner.Inside() {
+	if o.queues && n > 0 && meter.frames.Load() > 0 && !meter.scanner.Inside() {
 		o.queued = true
-		o.writable.Broadcast()              // Send waits for it
-		if o.meter.frameBytes.Load() == 0 { // connect writes even a payload that is empty
+		o.changed.Broadcast()             // Send waits for it
+		if meter.frameBytes.Load() == 0 { // connect writes even a payload that is empty
 			go func() { _, _ = pipe.Read(make([]byte, 1)) }()
 		}
 	}
 	switch {
-	case o.err != nil:
-		return n, o.err
+	case o.failure != nil:
+		return n, o.failure.read
 	case errors.Is(err, io.EOF):
 		return n, o.endOfPipe()
 	}
@@ -107,14 +106,15 @@ func (o *outbound) readPipe(p []byte) (int, error) {
 // endOfPipe returns what the transport is told when connect has closed the pipe:
 // it does so too when the context has ended.
 func (o *outbound) endOfPipe() error {
-	if err := o.ctx.Err(); err != nil {
-		o.err = contextError(err, context.Cause(o.ctx))
-		o.sendErr = o.err
-		return o.err
+	ctx := o.x.ctx
+	if err := ctx.Err(); err != nil {
+		err = contextError(err, context.Cause(ctx))
+		o.failure = &outboundFailure{read: err, send: err}
+		return err
 	}
 	if o.own && !o.complete && !o.answered { // connect gave up on the response
-		o.err, o.sendErr = errPipeDropped, io.EOF
-		return o.err
+		o.failure = &outboundFailure{read: errPipeDropped, send: io.EOF}
+		return errPipeDropped
 	}
 	o.drained = true
 	return io.EOF
@@ -132,18 +132,18 @@ func (o *outbound) readQueue(p []byte) (int, error) {
 	defer o.mu.Unlock()
 	for o.leaving == nil {
 		switch {
-		case o.err != nil:
-			return 0, o.err
+		case o.failure != nil:
+			return 0, o.failure.read
 		case o.closed:
 			return 0, errSendOver
 		case o.waiting != nil && len(o.waiting.b) > 0:
 			o.leaving, o.waiting, o.offset = o.waiting, nil, 0
-			o.writable.Broadcast()
+			o.changed.Broadcast()
 		case o.complete && !o.filling:
 			o.drained = true
 			return 0, io.EOF
 		default:
-			o.readable.Wait()
+			o.changed.Wait()
 		}
 	}
 	n := copy(p, o.leaving.b[o.offset:])
@@ -151,7 +151,7 @@ func (o *outbound) readQueue(p []byte) (int, error) {
 	if o.offset == len(o.leaving.b) {
 		o.leaving.release()
 		o.leaving = nil
-		o.writable.Broadcast()
+		o.changed.Broadcast()
 	}
 	return n, nil
 }
@@ -170,19 +170,18 @@ func (o *outbound) drop() {
 	o.waiting.release()
 	o.leaving.release()
 	o.waiting, o.leaving = nil, nil
-	o.readable.Broadcast()
-	o.writable.Broadcast()
+	o.changed.Broadcast()
 }
 
 // fail makes the body end with an error, if the transport has not read it to its
 // end, and Send fail with sendErr. It reports whether the server will see that.
 func (o *outbound) fail(err, sendErr error) bool {
 	o.mu.Lock()
-	if o.err != nil || o.drained || o.closed {
+	if o.failure != nil || o.drained || o.closed {
 		defer o.mu.Unlock()
-		return o.err != nil
+		return o.failure != nil
 	}
-	o.err, o.sendErr = err, sendErr
+	o.failure = &outboundFailure{read: err, send: sendErr}
 	o.drop()
 	pipe := o.pipe
 	o.mu.Unlock()
@@ -212,17 +211,17 @@ func (o *outbound) accepts() bool {
 func (o *outbound) awaitQueue() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.queued && o.err == nil && !o.closed {
-		o.writable.Wait()
+	for !o.queued && o.failure == nil && !o.closed {
+		o.changed.Wait()
 	}
 }
 
 // send queues a message.
 func (o *outbound) send(f *framer, message any) error {
 	o.mu.Lock()
-	for o.err == nil && !o.closed && !o.complete && o.full() {
+	for o.failure == nil && !o.closed && !o.complete && o.full() {
 		o.probe()
-		o.writable.Wait()
+		o.changed.Wait()
 	}
 	if err := o.over(); err != nil {
 		o.mu.Unlock()
@@ -237,19 +236,19 @@ func (o *outbound) send(f *framer, message any) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.filling = false
-	if o.err != nil || o.closed {
+	if o.failure != nil || o.closed {
 		b.release()
 		return o.over()
 	}
 	// The message came before a CloseRequest meanwhile.
-	o.readable.Signal()
+	o.changed.Broadcast()
 	if len(b.b) > 0 {
 		o.waiting = b
 	} else {
 		b.release()
 	}
 	if err == nil {
-		o.meter.count(h)
+		o.x.sent.count(h)
 	}
 	return err
 }
@@ -264,14 +263,15 @@ func (o *outbound) full() bool {
 	if o.leaving != nil {
 		leaving = len(o.leaving.b) - o.offset
 	}
-	return waiting >= o.limit || waiting+leaving >= 2*o.limit
+	limit := o.x.engine.sendBuffer / 2
+	return waiting >= limit || waiting+leaving >= 2*limit
 }
 
 // over returns why nothing can be sent any more.
 func (o *outbound) over() error {
 	switch {
-	case o.err != nil:
-		return o.sendErr
+	case o.failure != nil:
+		return o.failure.send
 	case o.closed, o.complete:
 		return io.EOF
 	default:
@@ -284,8 +284,7 @@ func (o *outbound) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.complete = true
-	o.readable.Signal()
-	o.writable.Broadcast()
+	o.changed.Broadcast()
 }
 
 // probe watches the pipe, once, while a Send waits: connect closes it when it

@@ -65,7 +65,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.x.writeHeader(http.StatusOK)
 	}
 	n, err := w.out.Write(p)
-	if w.out.plain && w.x.observed {
+	if w.out.plain && w.x.observed != nil {
 		w.x.noteBody(p[:n])
 	}
 	return n, w.x.writeError(err)

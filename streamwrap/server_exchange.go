@@ -33,25 +33,30 @@ func past() time.Time { return time.Unix(1, 0) }
 type serverExchange struct {
 	Exchange
 
-	request *http.Request // as net/http has it
-	writer  responseWriter
-	body    serverBody
-	source  serverSource
+	writer responseWriter
+	in     inbound
+	busy   atomic.Bool // somebody reads net/http's body
+	done   atomic.Bool // there is nothing left to read
 
 	failed atomic.Pointer[error] // what reads return; set under mu
 
 	// under mu
-	staged http.Header // set before the headers left
-	served bool        // the handler returned
-	closed bool        // ServeHTTP returns: net/http goes on by itself
-	cut    bool        // by reset
-	looks  int32       // how often the timer has found as many writes
-	timer  *time.Timer // watches an interrupted handler's writes
-	calls  int64       // how many there were when it last looked
+	staged  http.Header // set before the headers left
+	served  bool        // the handler returned
+	closed  bool        // ServeHTTP returns: net/http goes on by itself
+	cut     bool        // by reset
+	watched *stuckWatch // an interrupted handler's writes
+}
+
+// stuckWatch looks whether the same write is still under way.
+type stuckWatch struct {
+	timer *time.Timer
+	calls int64 // how many there were at the last look
+	looks int64 // so many have found as many
 }
 
 func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serverExchange {
-	x := &serverExchange{request: r}
+	x := new(serverExchange)
 	x.begin(e, x, r, false)
 	x.major, x.minor = uint8(r.ProtoMajor), uint8(r.ProtoMinor)
 	x.received.begin(x.protocol.framed(), false)
@@ -59,8 +64,7 @@ func newServerExchange(e *Engine, w http.ResponseWriter, r *http.Request) *serve
 	out := &x.writer.out
 	out.to, out.meter = w, &x.sent
 	out.limit, out.solo = e.sendBuffer/2, e.inline // as much may be on its way
-	x.source.x, x.source.body = x, r.Body
-	x.body.x, x.body.src, x.body.meter, x.body.size = x, &x.source, &x.received, e.readBuffer
+	x.in.src, x.in.meter, x.in.size = (*serverSource)(x), &x.received, e.readBuffer
 	return x
 }
 
@@ -119,7 +123,7 @@ func (x *serverExchange) headersLeave(status int) {
 	}
 	x.status, x.answer = int32(status), h
 	framed := protocolOf(h).framed()
-	x.sent.begin(framed, x.observed)
+	x.sent.begin(framed, x.observed != nil)
 	x.writer.out.plain = !framed
 }
 
@@ -173,7 +177,7 @@ func (x *serverExchange) interrupt(cause error) bool {
 	switch {
 	case x.closed:
 		return false
-	case x.served, x.source.done.Load(), x.major == 1 && x.writer.wrote.Load():
+	case x.served, x.done.Load(), x.major == 1 && x.writer.wrote.Load():
 		x.watch() // there is nothing to read, but it may still be sending
 		return false
 	}
@@ -203,7 +207,7 @@ func (x *serverExchange) reset(cause error) bool {
 		return false
 	}
 	x.cut = true
-	if !x.source.done.Load() {
+	if !x.done.Load() {
 		_ = x.control().SetReadDeadline(past())
 	}
 	return true
@@ -236,24 +240,26 @@ func (x *serverExchange) writeError(err error) error {
 // watch begins to watch over writes. The handler may go on sending as long as it
 // wants to, but no longer wait for a client that does not read.
 func (x *serverExchange) watch() {
-	if x.timer == nil {
-		x.calls = x.writer.out.calls.Load()
-		x.timer = time.AfterFunc(stuckLook, x.look)
+	if x.watched == nil {
+		x.watched = &stuckWatch{
+			calls: x.writer.out.calls.Load(),
+			timer: time.AfterFunc(stuckLook, x.look), // which waits for the lock
+		}
 	}
 }
 
 func (x *serverExchange) look() {
 	x.mu.Lock()
-	calls := x.writer.out.calls.Load()
+	w, calls := x.watched, x.writer.out.calls.Load()
 	underWay := calls%2 == 1
-	if underWay && calls == x.calls {
-		x.looks++
+	if underWay && calls == w.calls {
+		w.looks++
 	} else {
-		x.calls, x.looks = calls, 0
+		w.calls, w.looks = calls, 0
 	}
-	stuck := int64(x.looks) >= stuckLooks+x.writer.out.piece.Load()/stuckBytes
+	stuck := w.looks >= stuckLooks+x.writer.out.piece.Load()/stuckBytes
 	if !stuck && !x.closed {
-		x.timer.Reset(stuckLook)
+		w.timer.Reset(stuckLook)
 	}
 	x.mu.Unlock()
 	if stuck {
@@ -291,14 +297,14 @@ func (x *serverExchange) end(returned, abort bool) (panicked any) {
 	panicked = out.finish(abort, !returned || x.failed.Load() != nil)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.timer != nil {
-		x.timer.Stop()
+	if x.watched != nil {
+		x.watched.timer.Stop()
 	}
 	if x.closed {
 		return panicked
 	}
 	x.closed = true
-	if x.source.busy.Load() { // by a goroutine that the handler left behind
+	if x.busy.Load() { // by a goroutine that the handler left behind
 		_ = x.control().SetReadDeadline(past()) // or net/http waits for it
 	}
 	return panicked
@@ -325,40 +331,34 @@ func (x *serverExchange) handlerReturned(normally bool) {
 }
 
 // serverBody is the body of the request that the handler reads.
-type serverBody struct {
-	inbound
-
-	x *serverExchange
-}
+type serverBody serverExchange
 
 func (b *serverBody) Read(p []byte) (int, error) {
-	if err := b.x.failed.Load(); err != nil && !b.x.source.done.Load() {
+	if err := b.failed.Load(); err != nil && !b.done.Load() {
 		return 0, *err
 	}
-	return b.inbound.Read(p)
+	return b.in.Read(p)
 }
+
+func (b *serverBody) Close() error { return b.in.Close() }
 
 // serverSource is the body of the request that net/http reads.
-type serverSource struct {
-	x    *serverExchange
-	body io.ReadCloser
-	busy atomic.Bool
-	done atomic.Bool // there is nothing left to read
-}
+type serverSource serverExchange
 
 func (s *serverSource) Read(p []byte) (int, error) {
-	s.busy.Store(true)
-	defer s.busy.Store(false)
-	if s.x.isClosed() {
+	x := (*serverExchange)(s)
+	x.busy.Store(true)
+	defer x.busy.Store(false)
+	if x.isClosed() {
 		return 0, errServed
 	}
-	n, err := s.body.Read(p)
+	n, err := x.request.Body.Read(p)
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
-		s.done.Store(true)
+		x.done.Store(true)
 	default:
-		err = s.x.readError(err)
+		err = x.readError(err)
 	}
 	return n, err
 }
@@ -380,14 +380,15 @@ func (x *serverExchange) readError(err error) error {
 }
 
 func (s *serverSource) Close() error {
-	if s.x.major == 1 && s.busy.Load() {
-		s.x.mu.Lock()
-		if !s.x.closed {
-			_ = s.x.control().SetReadDeadline(past()) // or it waits for the Read
+	x := (*serverExchange)(s)
+	if x.major == 1 && x.busy.Load() {
+		x.mu.Lock()
+		if !x.closed {
+			_ = x.control().SetReadDeadline(past()) // or it waits for the Read
 		}
-		s.x.mu.Unlock()
+		x.mu.Unlock()
 	}
-	err := s.body.Close()
-	s.done.Store(true)
+	err := x.request.Body.Close()
+	x.done.Store(true)
 	return err
 }

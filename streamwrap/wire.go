@@ -48,11 +48,11 @@ func (w wire) since(before wire, m *Message) {
 }
 
 // sentUnary tells the message of a unary client how it travelled.
-func (x *Exchange) sentUnary(m *Message) { x.sent.unary(x.protocol, x.header, m) }
+func (x *Exchange) sentUnary(m *Message) { x.sent.unary(x.protocol, x.request.Header, m) }
 
 // receivedUnary tells the message that a unary RPC received how it travelled.
 func (x *Exchange) receivedUnary(m *Message) {
-	h, p := x.header, x.protocol
+	h, p := x.request.Header, x.protocol
 	if x.client {
 		x.mu.Lock()
 		h = x.answer

@@ -4,4 +4,4 @@ package frame
 func BufferSize(r *Reader) int { return cap(r.buf) }
 
 // CapturedSize returns how many bytes a Scanner holds.
-func CapturedSize(s *Scanner) int { return cap(s.captured) }
+func CapturedSize(s *Scanner) int { return cap(s.captured()) }

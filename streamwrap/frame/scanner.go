@@ -28,6 +28,12 @@ type Scanner struct {
 	left   int64  // bytes of its payload to come
 	offset int64  // of the current frame, or the next
 
+	end *scannerEnd // nil: the stream has not come so far
+}
+
+// scannerEnd is what a Scanner has to remember at the end of a stream. Most streams
+// are far from it, for most of their time.
+type scannerEnd struct {
 	captured []byte
 	err      error // sticky
 }
@@ -54,7 +60,7 @@ func (e Event) End() int64 { return e.Offset + e.Size() }
 // The error is an [*Error], the one that a [Reader] would return. It stays: once
 // there was one, Feed does nothing but return it.
 func (s *Scanner) Feed(p []byte, event func(Event)) error {
-	for len(p) > 0 && s.err == nil {
+	for len(p) > 0 && s.err() == nil {
 		if s.have < HeaderSize {
 			p = s.feedPrefix(p, event)
 		} else {
@@ -64,7 +70,7 @@ func (s *Scanner) Feed(p []byte, event func(Event)) error {
 			s.finish(event)
 		}
 	}
-	return s.err
+	return s.err()
 }
 
 // Next scans p up to the end of the frame that it begins or goes on with. It
@@ -75,11 +81,11 @@ func (s *Scanner) Feed(p []byte, event func(Event)) error {
 // The error is the one that Feed would return; n is then of no use.
 func (s *Scanner) Next(p []byte) (n int, h Header, done bool, err error) {
 	rest := p
-	if s.have < HeaderSize && s.err == nil && len(p) > 0 {
+	if s.have < HeaderSize && s.err() == nil && len(p) > 0 {
 		rest = s.feedPrefix(p, nil)
 	}
-	if s.err != nil {
-		return len(p) - len(rest), Header{}, false, s.err
+	if err := s.err(); err != nil {
+		return len(p) - len(rest), Header{}, false, err
 	}
 	if s.have < HeaderSize {
 		return len(p), Header{}, false, nil
@@ -98,7 +104,7 @@ func (s *Scanner) Next(p []byte) (n int, h Header, done bool, err error) {
 // feedPrefix takes bytes of a prefix.
 func (s *Scanner) feedPrefix(p []byte, event func(Event)) []byte {
 	if s.ended {
-		s.err = errAfterEnd(s.offset)
+		s.fail(errAfterEnd(s.offset))
 		return p
 	}
 	var h Header
@@ -114,7 +120,7 @@ func (s *Scanner) feedPrefix(p []byte, event func(Event)) []byte {
 	}
 	s.have = HeaderSize
 	if !h.ok(s.Allowed, int64(s.MaxBytes)) {
-		s.err = h.refuse(s.offset, s.Allowed, int64(s.MaxBytes))
+		s.fail(h.refuse(s.offset, s.Allowed, int64(s.MaxBytes)))
 		s.have = 0
 		return p
 	}
@@ -148,29 +154,57 @@ func (s *Scanner) finish(event func(Event)) {
 // and never beyond the bound.
 func (s *Scanner) capture(p []byte) {
 	bound := int(min(int64(s.Capture), int64(s.header.Length)))
-	if n := bound - len(s.captured); n < len(p) {
+	captured := s.captured()
+	if n := bound - len(captured); n < len(p) {
 		p = p[:max(n, 0)]
 	}
-	if need := len(s.captured) + len(p); need > cap(s.captured) {
-		grown := make([]byte, len(s.captured), min(2*need, bound))
-		copy(grown, s.captured)
-		s.captured = grown
+	if len(p) == 0 {
+		return
 	}
-	s.captured = append(s.captured, p...)
+	if need := len(captured) + len(p); need > cap(captured) {
+		grown := make([]byte, len(captured), min(2*need, bound))
+		copy(grown, captured)
+		captured = grown
+	}
+	captured = append(captured, p...)
+	s.atEnd().captured = captured
+}
+
+func (s *Scanner) captured() []byte {
+	if s.end == nil {
+		return nil
+	}
+	return s.end.captured
+}
+
+func (s *Scanner) err() error {
+	if s.end == nil {
+		return nil
+	}
+	return s.end.err
+}
+
+func (s *Scanner) fail(err error) { s.atEnd().err = err }
+
+func (s *Scanner) atEnd() *scannerEnd {
+	if s.end == nil {
+		s.end = new(scannerEnd)
+	}
+	return s.end
 }
 
 // Close tells the Scanner that the stream is over. The error is nil if it ended
 // between two frames, what Feed returned if that failed, and otherwise of the
 // kind [ErrTruncated]. A Scanner may be asked more than once.
 func (s *Scanner) Close() error {
-	if s.err == nil && s.have > 0 {
+	if s.err() == nil && s.have > 0 {
 		have := int64(s.have) + int64(s.header.Length) - s.left
 		if s.have < HeaderSize {
 			have = int64(s.have)
 		}
-		s.err = errTruncated(s.header, have, s.offset)
+		s.fail(errTruncated(s.header, have, s.offset))
 	}
-	return s.err
+	return s.err()
 }
 
 // Offset returns how many bytes of the stream belong to complete frames: the
@@ -189,8 +223,8 @@ func (s *Scanner) Ended() bool { return s.ended && s.have == 0 }
 // decompressed if the frame's flags say so. It belongs to the caller once the
 // stream ended.
 func (s *Scanner) Captured() (payload []byte, whole bool) {
-	whole = s.Ended() && int64(len(s.captured)) == int64(s.header.Length)
-	return slices.Clip(s.captured), whole
+	payload = s.captured()
+	return slices.Clip(payload), s.Ended() && int64(len(payload)) == int64(s.header.Length)
 }
 
 // Reset makes s ready for another stream. It keeps the exported fields.
