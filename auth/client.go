@@ -22,6 +22,13 @@ const authorization = "Authorization"
 type ClientInterceptor struct {
 	streams *streamwrap.Interceptor
 	source  TokenSource
+	last    atomic.Pointer[credential] // most RPCs have the same
+}
+
+// credential is a token and what the header has.
+type credential struct {
+	token, header string
+	scheme        string // Token.Type
 }
 
 var _ connect.Interceptor = (*ClientInterceptor)(nil)
@@ -60,7 +67,7 @@ type clientStream struct {
 	c *ClientInterceptor
 	// Header, of the send side, sets it. Return may run at the same time if what is
 	// further in ends a stream that it has not sent.
-	token atomic.Pointer[Token]
+	sent atomic.Pointer[credential]
 }
 
 // header implements the Header hook.
@@ -68,19 +75,19 @@ func (s *clientStream) header(ctx context.Context, h http.Header) error {
 	if len(h[authorization]) > 0 {
 		return nil
 	}
-	token, err := s.c.source.Token(ctx)
+	credential, err := s.c.credential(ctx)
 	if err != nil {
 		return unavailable(err)
 	}
-	s.token.Store(&token)
-	h.Set(authorization, token.header())
+	s.sent.Store(credential)
+	h.Set(authorization, credential.header)
 	return nil
 }
 
 // returns implements the Return hook.
 func (s *clientStream) returns(_ context.Context, err error) error {
-	if token := s.token.Load(); token != nil && refused(err) {
-		s.c.invalidate(token.Value)
+	if sent := s.sent.Load(); sent != nil && refused(err) {
+		s.c.invalidate(sent.token)
 	}
 	return err
 }
@@ -101,7 +108,7 @@ func (c *ClientInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc 
 		if !req.Spec().IsClient || len(req.Header()[authorization]) > 0 {
 			return next(ctx, req)
 		}
-		first, err := c.source.Token(ctx)
+		first, err := c.credential(ctx)
 		if err != nil {
 			return nil, unavailable(err)
 		}
@@ -109,24 +116,24 @@ func (c *ClientInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc 
 		if err == nil || !refused(err) {
 			return res, err
 		}
-		c.invalidate(first.Value)
+		c.invalidate(first.token)
 		if !repeats(err, req.Spec()) {
 			return res, err
 		}
-		second, failed := c.source.Token(ctx)
-		if failed != nil || second.Value == first.Value {
+		second, failed := c.credential(ctx)
+		if failed != nil || second.token == first.token {
 			return res, err
 		}
 		res, err = again(ctx, req, second, err, next)
 		if err != nil && refused(err) {
-			c.invalidate(second.Value)
+			c.invalidate(second.token)
 		}
 		return res, err
 	}
 }
 
 // again makes an RPC once more, with another token.
-func again(ctx context.Context, req connect.AnyRequest, t Token, previous error, next connect.UnaryFunc) (connect.AnyResponse, error) {
+func again(ctx context.Context, req connect.AnyRequest, t *credential, previous error, next connect.UnaryFunc) (connect.AnyResponse, error) {
 	attempt := &streamwrap.Attempt{Number: 2, Previous: previous}
 	ctx, end := streamwrap.BeginAttempt(ctx, attempt)
 	defer end(connect.NewError(connect.CodeInternal, errPanic)) // only if it panics: the first end counts
@@ -138,13 +145,13 @@ func again(ctx context.Context, req connect.AnyRequest, t Token, previous error,
 // send makes an RPC with a token and more headers, in a copy of the request: its caller
 // may use it for another server, while net/http may still read the headers of one that
 // has no answer.
-func send(ctx context.Context, req connect.AnyRequest, t Token, more http.Header, next connect.UnaryFunc) (connect.AnyResponse, error) {
+func send(ctx context.Context, req connect.AnyRequest, t *credential, more http.Header, next connect.UnaryFunc) (connect.AnyResponse, error) {
 	header := req.Header()
 	if request.Copyable {
 		header = header.Clone()
 	}
 	maps.Copy(header, more)
-	header.Set(authorization, t.header())
+	header.Set(authorization, t.header)
 	if !request.Copyable {
 		res, err := next(ctx, req)
 		if err == nil || connect.IsWireError(err) { // else net/http may still read them
@@ -156,6 +163,20 @@ func send(ctx context.Context, req connect.AnyRequest, t Token, more http.Header
 	res, err := next(ctx, copied)
 	request.TakeMethod(copied, req)
 	return res, err
+}
+
+// credential returns the token for an RPC.
+func (c *ClientInterceptor) credential(ctx context.Context) (*credential, error) {
+	t, err := c.source.Token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if last := c.last.Load(); last != nil && last.token == t.Value && last.scheme == t.Type {
+		return last, nil
+	}
+	fresh := &credential{token: t.Value, header: t.header(), scheme: t.Type}
+	c.last.Store(fresh)
+	return fresh, nil
 }
 
 func (c *ClientInterceptor) invalidate(token string) {

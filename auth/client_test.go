@@ -80,6 +80,29 @@ func TestTokenIsSent(t *testing.T) {
 	})
 }
 
+// TestEachTokenIsSent: a source may have another for each RPC, of another type, too.
+func TestEachTokenIsSent(t *testing.T) {
+	t.Parallel()
+	tokens := []auth.Token{{Value: "a"}, {Value: "a"}, {Value: "a", Type: "Own"}, {Value: "b", Type: "Own"}, {Value: "b"}, {Value: "a"}}
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		srv := newServer(t, c, nil)
+		next := 0
+		clients := c.Clients(srv.Server, connect.WithInterceptors(auth.NewClientInterceptor(auth.TokenFunc(
+			func(context.Context) (auth.Token, error) {
+				next++
+				return tokens[next-1], nil
+			}))))
+		for range tokens {
+			if err := clients.Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
+				t.Error(err)
+			}
+		}
+		if got, want := srv.tokens(), "Bearer a,Bearer a,Own a,Own b,Bearer b,Bearer a"; got != want {
+			t.Errorf("the server got %q, want %q", got, want)
+		}
+	})
+}
+
 // TestNoToken: the RPC fails with a code that tells why, and nothing is sent.
 func TestNoToken(t *testing.T) {
 	t.Parallel()
