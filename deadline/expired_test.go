@@ -1,9 +1,12 @@
 package deadline_test
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -166,4 +169,33 @@ func TestHandlerTellsNobodyElse(t *testing.T) {
 			t.Errorf("middleware outside sees the timeout %q", outside)
 		}
 	})
+}
+
+// TestHandlerHandsBack: what a handler made of the request, which looks like an RPC's, is
+// there for middleware outside, and for net/http, which removes the files of a form.
+func TestHandlerHandsBack(t *testing.T) {
+	t.Parallel()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	if err := form.WriteField("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	_ = form.Close()
+	const pattern = "/api/upload"
+	mux := http.NewServeMux()
+	mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1 << 20); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler)
+	})
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, pattern, &body)
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	func() {
+		defer func() { _ = recover() }()
+		deadline.NewInterceptor(deadline.Policy{Default: time.Second}).Handler(mux).ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	if r.Pattern != pattern || r.MultipartForm == nil || r.Form.Get("a") != "b" || r.PostForm.Get("a") != "b" {
+		t.Errorf("pattern %q, form %v, %v, %v", r.Pattern, r.MultipartForm, r.Form, r.PostForm)
+	}
 }

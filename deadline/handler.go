@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/interconnect-go/interconnect/internal/httprequest"
 )
 
 // Handler returns a handler that serves as next does, a mux with connect's
@@ -40,6 +42,7 @@ func (i *Interceptor) Handler(next http.Handler) http.Handler {
 		if q.body {
 			q.ReadCloser, bounded.Body = r.Body, q
 		}
+		defer httprequest.HandBack(r, bounded)
 		next.ServeHTTP(w, bounded)
 	})
 }

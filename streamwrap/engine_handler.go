@@ -2,6 +2,8 @@ package streamwrap
 
 import (
 	"net/http"
+
+	"github.com/interconnect-go/interconnect/internal/httprequest"
 )
 
 // engineHandler is what Engine.Handler returns.
@@ -34,7 +36,7 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if late := x.end(returned, aborted); late != nil && returned {
 			p, returned = late, false
 		}
-		handBack(r, inner)
+		httprequest.HandBack(r, inner)
 		defer x.finish(h.engine, x.writer.header, !returned, nil)
 		x.refuseGated()
 		if p != nil { // else it is runtime.Goexit, which goes on by itself
@@ -57,13 +59,6 @@ func reserveStack(i int) byte {
 	var space [stackReserve]byte
 	space[i%stackReserve] = 1 // or there would be no need for it
 	return space[0]
-}
-
-// handBack copies what the handler side left in its copy of the request to the one
-// that middleware outside and net/http, which removes files, look at.
-func handBack(r, inner *http.Request) {
-	r.Pattern = inner.Pattern
-	r.Form, r.PostForm, r.MultipartForm = inner.Form, inner.PostForm, inner.MultipartForm
 }
 
 // serverExchange tells an Engine that there is another one outside.

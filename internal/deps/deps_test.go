@@ -68,8 +68,9 @@ func TestLowerLayersImportLittle(t *testing.T) {
 		{dir: "streamwrap/streamwraptest", allowed: []string{
 			connect, protobuf, module + "/streamwrap", module + "/internal/conntest",
 		}},
-		{dir: "streamwrap", allowed: []string{connect, protobuf, module + "/streamwrap", module + "/internal/procedure"}},
+		{dir: "streamwrap", allowed: []string{connect, protobuf, module + "/streamwrap", module + "/internal/procedure", module + "/internal/httprequest"}},
 		{dir: "internal/procedure"},
+		{dir: "internal/httprequest"},
 		{dir: "internal/rpcerror", allowed: []string{connect, protobuf, "google.golang.org/genproto/googleapis/rpc"}},
 		{dir: "internal/conntest", allowed: []string{
 			connect, protobuf, module + "/internal/conntest", module + "/streamwrap/frame",
