@@ -116,7 +116,10 @@ func TestSendPanicsDuringReturn(t *testing.T) {
 					return err
 				},
 			},
-			config: bidiService(func(context.Context, *bidiStream) error { return nil }),
+			config: bidiService(func(_ context.Context, stream *bidiStream) error {
+				_, err := stream.Receive() // else the first Send may find the end
+				return err
+			}),
 		})
 		conn := r.mustStart(t.Context(), t, nil)
 		armed.Store(true)
