@@ -132,6 +132,22 @@ func TestMTLSStreamEndsWithTheCertificate(t *testing.T) {
 	})
 }
 
+// TestMTLSConnectionOutlivesItsCertificate: TLS looks at it once, an RPC each time.
+func TestMTLSConnectionOutlivesItsCertificate(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: encrypted}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		ca := newCertifier(t)
+		i := auth.NewServerInterceptor(auth.MTLS(auth.MTLSConfig{TrustDomain: "example.org"}))
+		srv := ca.startTLS(t, c, tls.RequireAndVerifyClientCert, behind(i, conntest.Config{}), ca.issue(t, time.Minute, "spiffe://example.org/a"))
+		clients := c.Clients(srv)
+		if err := clients.Do(t.Context(), c.Kind, nil, "one").Err; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		wantReason(t, clients.Do(t.Context(), c.Kind, nil, "one").Err, auth.ReasonExpired, connect.CodeUnauthenticated)
+	})
+}
+
 // TestMTLSConnections: what counts is that the certificate was verified, and that the
 // connection is known at all.
 func TestMTLSConnections(t *testing.T) {
