@@ -100,10 +100,31 @@ func TestHealth(t *testing.T) {
 func TestHealthOfGRPC(t *testing.T) {
 	t.Parallel()
 	drainer := deadline.NewDrainer(10 * time.Second)
+	client := healthpb.NewHealthClient(readyConn(t, drainer, registerHealth))
+	if res, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Check: %v, %v", res, err)
+	}
+	watch, err := client.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := watch.Recv(); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Watch: %v, %v", res, err)
+	}
+	drainer.Drain()
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("Watch ended with %v", err)
+	}
+}
+
+// readyConn serves a health service behind the chain, and returns a connection of grpc-go
+// that checks health, once it is ready.
+func readyConn(t *testing.T, drainer *deadline.Drainer, register func(*http.ServeMux, ...connect.HandlerOption)) *grpc.ClientConn {
+	t.Helper()
 	s := newServer(settings{options: []deadline.Option{deadline.WithDrainer(drainer)}})
 	s.useHealthPolicy()
 	mux := http.NewServeMux()
-	registerHealth(mux, s.order()...)
+	register(mux, s.order()...)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -126,19 +147,5 @@ func TestHealthOfGRPC(t *testing.T) {
 			t.Fatalf("the connection is %v, not ready", state)
 		}
 	}
-	client := healthpb.NewHealthClient(conn)
-	if res, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("Check: %v, %v", res, err)
-	}
-	watch, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if res, err := watch.Recv(); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("Watch: %v, %v", res, err)
-	}
-	drainer.Drain()
-	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
-		t.Errorf("Watch ended with %v", err)
-	}
+	return conn
 }
