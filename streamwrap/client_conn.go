@@ -14,6 +14,8 @@ type clientConn struct {
 	inner connect.StreamingClientConn
 	s     *clientStream
 	group *group
+
+	sentinel *sentinel // while the stream is open, of its root
 }
 
 func (c *clientConn) Spec() connect.Spec { return c.s.call.spec }
@@ -190,7 +192,7 @@ func (c *clientConn) CloseResponse() error {
 	g.settle(t)
 	wireErr := c.closeWire() // before the context ends: it is what resets the stream
 	if g.root {
-		s.close()
+		c.close()
 		s.endAll(t)
 	}
 	return wireErr
@@ -351,12 +353,20 @@ func (c *clientConn) conclude(err error, refuser int) error {
 // that none keeps End waiting.
 func (c *clientConn) finish(t terminal) {
 	if c.group.root {
-		c.s.close()
+		c.close()
 	}
 	c.group.settle(t)
 	if c.group.root {
 		c.s.endAll(t)
 	}
+}
+
+// close ends the Call of the root, which has been claimed.
+func (c *clientConn) close() {
+	watch := c.sentinel
+	c.sentinel = nil
+	watch.dismiss()
+	c.s.close()
 }
 
 // failedSend returns why the last message could not be sent; nil if it could.

@@ -3,7 +3,6 @@ package streamwrap
 import (
 	"context"
 	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +50,6 @@ type guard struct {
 	armed   bool
 	adopted []adopted
 	stop    func() bool
-	cleanup runtime.Cleanup
 }
 
 // interruption is how the guard ends a stream.
@@ -113,7 +111,7 @@ func (g *guard) arm(c *clientConn) {
 	for i := range g.adopted {
 		g.adopted[i].stop = context.AfterFunc(g.adopted[i].Context, g.check)
 	}
-	g.cleanup = runtime.AddCleanup(c, (*guard).abandon, g)
+	c.sentinel = newSentinel(g)
 	call.mu.Unlock()
 	if g.ending.Load() != nil {
 		g.endStream() // an Abort came first
@@ -124,7 +122,7 @@ func (g *guard) arm(c *clientConn) {
 func (g *guard) disarm() {
 	call := &g.s.call
 	call.mu.Lock()
-	armed, stop, others, cleanup := g.armed, g.stop, g.adopted, g.cleanup
+	armed, stop, others := g.armed, g.stop, g.adopted
 	var timer *time.Timer
 	if i := g.ending.Load(); i != nil {
 		timer = i.timer
@@ -140,7 +138,6 @@ func (g *guard) disarm() {
 	for _, ctx := range others {
 		ctx.stop()
 	}
-	cleanup.Stop()
 	if timer != nil {
 		timer.Stop()
 	}
