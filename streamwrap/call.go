@@ -25,8 +25,6 @@ type Call struct {
 	parent *Call
 	scope  scope
 
-	attempt *Attempt // set if parent is
-
 	abort    atomic.Pointer[error]    // the coded cause of Abort
 	exchange atomic.Pointer[Exchange] // nil: unknown
 	marks    marks
@@ -66,9 +64,18 @@ func (c *Call) begin(ctx context.Context, spec *connect.Spec) {
 		return // what is in ctx is another RPC, not an attempt of this one
 	}
 	if outer, ok := CallFromContext(ctx); ok && outer.same(spec) {
-		c.attempt, _ = AttemptFromContext(ctx)
-		c.parent, c.staged = outer, c.attempt.Header.Clone()
+		c.parent = outer
+		c.staged = c.attempt().Header.Clone()
 	}
+}
+
+// attempt returns the attempt that the Call is, nil if it is none.
+func (c *Call) attempt() *Attempt {
+	if c.parent == nil {
+		return nil
+	}
+	a, _ := AttemptFromContext(c.scope.parent)
+	return a
 }
 
 // same reports whether spec is this Call's procedure on this Call's side.
@@ -212,9 +219,13 @@ func (c *Call) Elapsed(m *Message) time.Duration {
 // Peer returns the other side and the protocol. It is unknown, false, in the
 // Open hook of streaming clients, where the stream does not exist yet.
 func (c *Call) Peer() (connect.Peer, bool) {
+	if c.client != nil {
+		if conn := c.client.conn(); conn != nil {
+			return conn.Peer(), true
+		}
+		return connect.Peer{}, false
+	}
 	switch p := c.load(); {
-	case p.conn != nil:
-		return p.conn.Peer(), true
 	case p.handler != nil:
 		return p.handler.Peer(), true
 	case p.request != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 
 	"connectrpc.com/connect"
 )
@@ -84,6 +85,9 @@ type clientStream struct {
 func newClientStream(ctx context.Context, spec connect.Spec, layers int32) *Call {
 	var s *clientStream
 	switch {
+	case layers <= int32(len(one{})):
+		roomy := new(with[clientStream, one])
+		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
 	case layers <= int32(len(few{})):
 		roomy := new(with[clientStream, few])
 		s, roomy.stream.layers = &roomy.stream, roomy.room[:0]
@@ -149,7 +153,9 @@ func (s *clientStream) wrap(conn connect.StreamingClientConn, index int) *client
 	defer s.call.mu.Unlock()
 	g.next, s.groups = s.groups, g
 	if s.wire == nil {
-		s.guard.foreign = !isConnects(conn)
+		if !isConnects(conn) {
+			s.call.marks.add(foreign)
+		}
 		s.wire = conn
 		g.edge = true
 	}
@@ -163,7 +169,28 @@ func isConnects(conn connect.StreamingClientConn) bool {
 		return true // it passes on all that matters here
 	}
 	t := reflect.TypeOf(conn)
-	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "connectrpc.com/connect"
+	last := lastConnType.Load()
+	if last == nil || last.Type != t {
+		last = &connType{t, t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "connectrpc.com/connect"}
+		lastConnType.Store(last)
+	}
+	return last.connects
+}
+
+// connType is a type of conns. Most programs have one, and to look is slow.
+type connType struct {
+	reflect.Type
+
+	connects bool
+}
+
+var lastConnType atomic.Pointer[connType]
+
+// conn returns the innermost conn, nil if there is none yet.
+func (s *clientStream) conn() connect.StreamingClientConn {
+	s.call.mu.Lock()
+	defer s.call.mu.Unlock()
+	return s.wire
 }
 
 // prepend joins the layer at index, if it stands just before the group's own
@@ -193,9 +220,6 @@ func (s *clientStream) start(c *clientConn) {
 
 // close ends the Call.
 func (s *clientStream) close() {
-	s.call.mu.Lock()
-	s.call.over = true
-	s.call.mu.Unlock()
 	s.guard.disarm()
 	if s.guard.ending.Load() == nil { // else the guard ends it, after the wire
 		s.call.scope.finish(context.Canceled, nil)

@@ -263,7 +263,7 @@ func (c *clientConn) send(msg any) error {
 // never gets to end a canceled request cleanly. Somebody else's stream may not
 // even begin its request before Receive.
 func (c *clientConn) receive(msg any) error {
-	if c.group.edge && !c.s.guard.foreign && !c.s.call.marks.has(headersKnown) {
+	if c.group.edge && !c.s.call.marks.has(foreign|headersKnown) {
 		if err := c.awaitHeaders(); err != nil {
 			return err
 		}
@@ -319,7 +319,7 @@ func (c *clientConn) noteResponse(err error) {
 		if !call.marks.has(headersKnown) {
 			call.marks.add(headersKnown)
 		}
-	case isEOF(err), connect.IsWireError(err), !c.s.guard.foreign && c.s.guard.err() == nil:
+	case isEOF(err), connect.IsWireError(err), !call.marks.has(foreign) && c.s.guard.err() == nil:
 		call.marks.add(headersKnown | trailerKnown)
 	}
 }

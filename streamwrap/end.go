@@ -43,7 +43,7 @@ type terminal struct {
 	kind     Outcome // ClosedEarly, Abandoned or Panicked; zero: see the error
 	result   error   // what the stream's user gets from now on
 	panicked *any
-	cause    error // of the context's end, if it came first
+	cause    *error // of the context's end, if it came first
 }
 
 // terminal returns where the group's is noted.
@@ -68,8 +68,9 @@ func (g *group) claim() bool {
 		return false
 	}
 	if n := len(g.layers); n > 0 {
-		if cause := g.call.cause(g.layers[n-1].ctx); cause != nil {
-			g.terminal().cause = cause
+		if err := g.call.cause(g.layers[n-1].ctx); err != nil {
+			cause := err // of its own: most RPCs allocate none
+			g.terminal().cause = &cause
 		}
 	}
 	return true
@@ -109,8 +110,8 @@ func (g *group) runEnd() {
 		Elapsed:       time.Since(g.call.start),
 		FirstMessage:  time.Duration(g.first.Load()),
 	}
-	if g.end != nil {
-		e.Cause = g.end.cause
+	if g.end != nil && g.end.cause != nil {
+		e.Cause = *g.end.cause
 	}
 	if x := g.call.exchange.Load(); x != nil {
 		e.SentBytes, e.ReceivedBytes = x.sent.frameBytes.Load(), x.received.frameBytes.Load()

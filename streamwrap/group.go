@@ -26,6 +26,7 @@ type with[Stream, Room any] struct {
 
 // Sizes of the room. A chain of more layers makes room when it needs it.
 type (
+	one  [1]layer // clients only, whose layers are all there before the first group is
 	few  [2]layer
 	some [4]layer
 	more [6]layer

@@ -44,11 +44,9 @@ type guard struct {
 	ending   atomic.Pointer[interruption] // nil: the guard has not ended it
 	opened   atomic.Bool                  // something was sent
 	complete atomic.Bool                  // the request was ended
-	foreign  bool                         // somebody wrapped connect's stream
 
 	// under s.call.mu
-	armed   bool
-	adopted []adopted
+	adopted *adopted // the outermost
 	stop    func() bool
 }
 
@@ -67,6 +65,7 @@ type adopted struct {
 	context.Context
 
 	stop func() bool
+	next *adopted
 }
 
 // view is a context that an Open hook derived, ending only with the RPC's.
@@ -95,7 +94,11 @@ func (g *guard) adopt(ctx context.Context) context.Context {
 		return ctx
 	}
 	g.s.call.mu.Lock()
-	g.adopted = append(g.adopted, adopted{Context: ctx})
+	last := &g.adopted
+	for *last != nil {
+		last = &(*last).next
+	}
+	*last = &adopted{Context: ctx}
 	g.s.call.mu.Unlock()
 	return &view{ctx, scope}
 }
@@ -104,12 +107,12 @@ func (g *guard) adopt(ctx context.Context) context.Context {
 func (g *guard) arm(c *clientConn) {
 	call := &g.s.call
 	call.mu.Lock()
-	g.armed = true
+	call.marks.add(armed)
 	if parent := call.scope.parent; parent.Done() != nil {
 		g.stop = context.AfterFunc(parent, g.check)
 	}
-	for i := range g.adopted {
-		g.adopted[i].stop = context.AfterFunc(g.adopted[i].Context, g.check)
+	for ctx := g.adopted; ctx != nil; ctx = ctx.next {
+		ctx.stop = context.AfterFunc(ctx.Context, g.check)
 	}
 	c.sentinel = newSentinel(g)
 	call.mu.Unlock()
@@ -118,24 +121,25 @@ func (g *guard) arm(c *clientConn) {
 	}
 }
 
-// disarm ends the watch. The stream must be over.
+// disarm ends the watch, and with it the Call: Abort comes too late from now on.
 func (g *guard) disarm() {
 	call := &g.s.call
 	call.mu.Lock()
-	armed, stop, others := g.armed, g.stop, g.adopted
+	call.over = true
+	watched, stop, others := call.marks.has(armed), g.stop, g.adopted
 	var timer *time.Timer
 	if i := g.ending.Load(); i != nil {
 		timer = i.timer
 	}
-	g.armed = false
+	call.marks.remove(armed)
 	call.mu.Unlock()
-	if !armed {
+	if !watched {
 		return
 	}
 	if stop != nil {
 		stop()
 	}
-	for _, ctx := range others {
+	for ctx := others; ctx != nil; ctx = ctx.next {
 		ctx.stop()
 	}
 	if timer != nil {
@@ -173,10 +177,9 @@ func (g *guard) check() {
 	if err := call.scope.parent.Err(); err != nil {
 		g.endedBy(call.scope.parent, err)
 	}
-	for i := range g.adopted { // complete, but for the stops, before anybody else checks
-		ctx := g.adopted[i].Context
+	for ctx := g.adopted; ctx != nil; ctx = ctx.next { // complete, but for the stops, before anybody else checks
 		if err := ctx.Err(); err != nil {
-			g.endedBy(ctx, err)
+			g.endedBy(ctx.Context, err)
 		}
 	}
 }
@@ -292,7 +295,7 @@ func (g *guard) endStream() {
 	call := &g.s.call
 	call.mu.Lock()
 	groups := g.s.groups
-	if !g.armed {
+	if !call.marks.has(armed) {
 		groups = nil
 	}
 	call.mu.Unlock()

@@ -11,7 +11,7 @@ func (c *Call) mergeStaged(h http.Header) {
 	staged := c.staged
 	c.staged = nil
 	c.mu.Unlock()
-	mergeStaged(h, staged, c.attempt)
+	mergeStaged(h, staged, c.attempt())
 }
 
 // mergeStaged sets staged headers, unless the caller has set the same key

@@ -18,6 +18,8 @@ const (
 	headersKnown // streaming clients: the response has arrived
 	trailerKnown // streaming clients: the response has ended
 	divided      // streaming clients: attempts have guards of their own
+	foreign      // streaming clients: somebody wrapped connect's stream
+	armed        // streaming clients: the guard watches; under Call.mu
 )
 
 func (m *marks) has(bits uint32) bool { return m.word.Load()&bits != 0 }

@@ -21,6 +21,7 @@ func TestSizes(t *testing.T) {
 		{reflect.TypeFor[engineConn](), 96},
 		{reflect.TypeFor[outbound](), 144},
 		{reflect.TypeFor[serverExchange](), 576},
+		{reflect.TypeFor[with[clientStream, one]](), 768},
 		{reflect.TypeFor[with[clientStream, few]](), 896},
 		{reflect.TypeFor[with[clientStream, some]](), 1024},
 		{reflect.TypeFor[with[clientStream, more]](), 1152},

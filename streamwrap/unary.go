@@ -96,7 +96,7 @@ func joinUnary(ctx context.Context, req connect.AnyRequest) (*unary, context.Con
 	if !call.spec.IsClient {
 		parts.info, _ = connect.CallInfoForHandlerContext(ctx)
 	} else {
-		mergeStaged(req.Header(), call.staged, call.attempt)
+		mergeStaged(req.Header(), call.staged, call.attempt())
 	}
 	return &u.unary, ctx
 }
