@@ -76,6 +76,56 @@ func drop(ctx context.Context, t *testing.T, r *rig, opened bool) {
 	}
 }
 
+// TestAbandonedAmongOthers: streams that ended leave what watched them to later ones, of
+// which only those that are dropped are abandoned.
+func TestAbandonedAmongOthers(t *testing.T) {
+	t.Parallel()
+	const rounds = 50
+	var ended [streamwrap.Panicked + 1]atomic.Int64
+	i := streamwrap.NewInterceptor(streamwrap.Hooks[counter]{
+		Open: func(context.Context, *streamwrap.Call) (context.Context, *counter, error) {
+			return nil, &counter{}, nil
+		},
+		End: func(_ *counter, _ context.Context, e *streamwrap.End) { ended[e.Outcome].Add(1) },
+	})
+	wrapped := i.WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn {
+		return newInstant(true)
+	})
+	open := func() connect.StreamingClientConn { return wrapped(t.Context(), newInstant(true).spec) }
+	var kept, over []connect.StreamingClientConn
+	for range rounds {
+		first, second := open(), open()
+		_, _ = first.CloseResponse(), second.CloseResponse()
+		over = append(over, first, second)
+		kept = append(kept, open())
+		_ = open() // dropped
+	}
+	if n := ended[streamwrap.ClosedEarly].Load(); n != 2*rounds {
+		t.Fatalf("%d streams closed early, want %d", n, 2*rounds)
+	}
+	for range 500 {
+		if ended[streamwrap.Abandoned].Load() >= rounds {
+			break
+		}
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
+	runtime.KeepAlive(over)
+	for range 3 { // what ended is dropped now, too
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := ended[streamwrap.Abandoned].Load(); n != rounds {
+		t.Errorf("%d streams abandoned, want %d", n, rounds)
+	}
+	for _, conn := range kept {
+		_ = conn.CloseResponse()
+	}
+	if n := ended[streamwrap.ClosedEarly].Load(); n != 3*rounds {
+		t.Errorf("%d streams closed early, want %d", n, 3*rounds)
+	}
+}
+
 // countingContext counts the functions that wait for its end.
 type countingContext struct {
 	context.Context

@@ -190,8 +190,8 @@ func TestStreamAllocations(t *testing.T) {
 		interceptors int
 		want         float64
 	}{
-		{true, 1, 7},
-		{true, 6, 7},
+		{true, 1, 5},
+		{true, 6, 5},
 		{false, 1, 1},
 		{false, 6, 1},
 	} {
@@ -202,6 +202,9 @@ func TestStreamAllocations(t *testing.T) {
 			})
 			got := testing.AllocsPerRun(100, func() { run(t.Context()) }) - float64(tt.interceptors)
 			t.Logf("%v allocations", got)
+			if raced && tt.client {
+				got -= 2 // in a quarter of the streams the pool of sentinels is empty
+			}
 			if got > tt.want {
 				t.Errorf("%v allocations for a stream, want at most %v", got, tt.want)
 			}

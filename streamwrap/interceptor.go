@@ -27,7 +27,7 @@ var _ connect.Interceptor = (*Interceptor)(nil)
 //
 // Cost: without hooks that allocate, a message costs nothing on the heap and
 // some tens of nanoseconds; a unary RPC one allocation for each interceptor; a
-// stream at most seven for all adjacent ones together. No goroutine runs while
+// stream at most five for all adjacent ones together. No goroutine runs while
 // a stream is idle.
 func NewInterceptor[S any](h Hooks[S]) *Interceptor {
 	if h.Open == nil {

@@ -89,7 +89,7 @@ func modes() map[string]func(...tracing.Option) *tracing.Interceptor {
 
 // guard is what a client's stream costs with any interceptor of streamwrap more than
 // a wrapper around it would: cancellation reaches the wire, dropped streams end.
-const guard = 7
+const guard = 5
 
 // TestAllocations: of a whole RPC behind the interceptor, a message each way included.
 func TestAllocations(t *testing.T) {

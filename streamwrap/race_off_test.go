@@ -1,0 +1,5 @@
+//go:build !race
+
+package streamwrap_test
+
+const raced = false
