@@ -140,7 +140,7 @@ func (s *handlerStream) wrap(conn connect.StreamingHandlerConn, index int) (_ *h
 // group's own and nobody has used the stream yet.
 func (g *group) append(layers []layer, index int) bool {
 	first := index - len(g.layers)
-	if first < 0 || &g.layers[0] != &layers[first] {
+	if first < 0 || g.layers[0].s != layers[first].s { // its address may have changed: there was no room
 		return false
 	}
 	return g.state.merge(func() {

@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
@@ -257,5 +260,58 @@ func TestChainsOfAnyShape(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestMergeWithoutRoom: the first stream of a chain finds no room for all layers of a
+// handler. They are one group all the same, whose End hooks wait for all other hooks.
+func TestMergeWithoutRoom(t *testing.T) {
+	t.Parallel()
+	for n := 2; n <= 10; n++ {
+		synctest.Test(t, func(t *testing.T) {
+			entered, release := make(chan struct{}), make(chan struct{})
+			var ended atomic.Int64
+			open := func(context.Context, *streamwrap.Call) (context.Context, *struct{ n int }, error) {
+				return nil, &struct{ n int }{}, nil
+			}
+			var chain []connect.Interceptor
+			for range n - 1 {
+				chain = append(chain, streamwrap.NewInterceptor(streamwrap.Hooks[struct{ n int }]{
+					Open: open,
+					End:  func(*struct{ n int }, context.Context, *streamwrap.End) { ended.Add(1) },
+				}))
+			}
+			chain = append(chain, streamwrap.NewInterceptor(streamwrap.Hooks[struct{ n int }]{
+				Open: open,
+				Receive: func(*struct{ n int }, context.Context) error {
+					close(entered)
+					<-release
+					return nil
+				},
+			}))
+			srv := conntest.Start(t, conntest.Config{
+				HandlerOptions: []connect.HandlerOption{connect.WithInterceptors(chain...)},
+				Service: conntest.Service{Bidi: func(_ context.Context, s *connect.BidiStream[conntest.Message, conntest.Message]) error {
+					go func() { _, _ = s.Receive() }()
+					<-entered
+					return nil
+				}},
+			})
+			stream := srv.Clients().Bidi.CallBidiStream(t.Context())
+			_ = stream.Send(nil)
+			_, _ = stream.Receive()
+			_ = stream.CloseRequest()
+			_ = stream.CloseResponse()
+			srv.WaitCalls(1)
+			synctest.Wait()
+			if got := ended.Load(); got != 0 {
+				t.Errorf("%d of %d interceptors: %d ended while a hook ran", n-1, n, got)
+			}
+			close(release)
+			synctest.Wait()
+			if got := ended.Load(); got != int64(n-1) {
+				t.Errorf("%d of %d interceptors ended", got, n-1)
+			}
+		})
 	}
 }
