@@ -108,12 +108,17 @@ func (c *Call) open(ctx context.Context, t *table) (context.Context, any, error)
 	return octx, state, nil
 }
 
-// leave is the return of the outermost interceptor of a handler or a unary RPC.
+// leave is the return of the outermost interceptor of a unary RPC.
 func (c *Call) leave(err error) {
+	c.noteReturned(err)
+	c.close()
+}
+
+// noteReturned tells the Engine what the outermost interceptor of a handler returned.
+func (c *Call) noteReturned(err error) {
 	if x := c.exchange.Load(); x != nil && !c.spec.IsClient && err != nil {
 		x.returned.Store(uint32(connect.CodeOf(err)))
 	}
-	c.close()
 }
 
 // close ends the Call's context and makes Abort a no-op.

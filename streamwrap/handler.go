@@ -13,34 +13,6 @@ import (
 // ResponseWriter next.
 const returnPatience = 100 * time.Millisecond
 
-// WrapStreamingHandler implements [connect.Interceptor].
-func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) (err error) {
-		s, ctx := joinHandler(ctx, conn, i.handler.layers.Load())
-		call := &s.call
-		if !call.marks.add(owned) {
-			defer func() {
-				i.handler.note(len(s.layers))
-				call.leave(err)
-			}()
-		}
-		ctx, state, err := call.openOrClaim(ctx, i.t)
-		if err != nil {
-			return err
-		}
-		call.marks.add(opening)
-		defer call.marks.remove(opening)
-		if state == nil {
-			return next(ctx, conn)
-		}
-		c, created := s.add(conn, i.t, state, ctx)
-		if created {
-			return c.serveFirst(ctx, next)
-		}
-		return c.serve(ctx, next)
-	}
-}
-
 // handlerStream is what the interceptors of one handler's stream share. It is
 // one allocation.
 type handlerStream struct {
@@ -109,15 +81,6 @@ func (c *Call) openOrClaim(ctx context.Context, t *table) (context.Context, any,
 	}
 }
 
-// add adds a layer. It is not part of its caller's frame, which is there, once for each
-// layer, as long as the handler runs.
-//
-//go:noinline
-func (s *handlerStream) add(conn connect.StreamingHandlerConn, t *table, state any, ctx context.Context) (_ *handlerConn, created bool) {
-	s.layers = append(s.layers, layer{t: t, s: state, ctx: ctx})
-	return s.wrap(conn, len(s.layers)-1)
-}
-
 // wrap puts the layer at index around conn: into the group of the interceptor
 // before it, or into one of its own.
 func (s *handlerStream) wrap(conn connect.StreamingHandlerConn, index int) (_ *handlerConn, created bool) {
@@ -154,46 +117,6 @@ func (g *group) append(layers []layer, index int) bool {
 type handlerConn struct {
 	inner connect.StreamingHandlerConn
 	group group
-}
-
-// serve runs the rest of the chain for the group's last layer.
-func (c *handlerConn) serve(ctx context.Context, next connect.StreamingHandlerFunc) error {
-	g := &c.group
-	index := len(g.layers) - 1
-	returned := false
-	defer g.notePanic(index, &returned)
-	err := next(ctx, c)
-	if index == len(g.layers)-1 { // the innermost: the result enters the group
-		err = g.call.replaced(coded(err))
-	}
-	c.sendHeader()
-	if err == nil {
-		err = g.refusedHeader(index)
-	}
-	err = g.layers[index].returns(err)
-	returned = true
-	return err
-}
-
-// notePanic records that the rest of the chain, or a hook, panicked. Somebody between the
-// layers of a group may recover: each notes it for itself.
-func (g *group) notePanic(index int, returned *bool) {
-	if *returned {
-		return
-	}
-	p := recover()
-	l := &g.layers[index]
-	l.panicked = &p
-	l.err = connect.NewError(connect.CodeInternal, errPanic)
-	if p != nil { // else it is runtime.Goexit, which goes on by itself
-		panic(p)
-	}
-}
-
-// serveFirst is serve for the outermost layer of the group, which ends it.
-func (c *handlerConn) serveFirst(ctx context.Context, next connect.StreamingHandlerFunc) error {
-	defer c.end()
-	return c.serve(ctx, next)
 }
 
 // end ends the group when its handler has returned or panicked.
