@@ -30,21 +30,32 @@ func (i *Interceptor) Handler(next http.Handler) http.Handler {
 		panic("deadline: Interceptor.Handler: nil handler")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		procedure, ok := procedureOf(r.URL.Path)
-		if !ok {
+		q, bounded := i.request(w, r)
+		if q == nil {
 			next.ServeHTTP(w, r)
 			return
 		}
-		q := &request{procedure: procedure, to: w, body: r.Body != nil && r.Body != http.NoBody}
-		q.server, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
-		defer q.restore()
-		bounded := q.bound(r, i.policyOf(procedure))
-		if q.body {
-			q.ReadCloser, bounded.Body = r.Body, q
-		}
-		defer httprequest.HandBack(r, bounded)
+		defer q.leave(r, bounded)
 		next.ServeHTTP(w, bounded)
 	})
+}
+
+// request returns what Handler makes of an RPC's request, nil if it is none. Streams
+// last longer than it: it has a frame of its own.
+//
+//go:noinline
+func (i *Interceptor) request(w http.ResponseWriter, r *http.Request) (*request, *http.Request) {
+	procedure, ok := procedureOf(r.URL.Path)
+	if !ok {
+		return nil, nil
+	}
+	q := &request{procedure: procedure, to: w, body: r.Body != nil && r.Body != http.NoBody}
+	q.server, _ = r.Context().Value(http.ServerContextKey).(*http.Server)
+	bounded := q.bound(r, i.policyOf(procedure))
+	if q.body {
+		q.ReadCloser, bounded.Body = r.Body, q
+	}
+	return q, bounded
 }
 
 // procedureOf returns the procedure of a path, which may have a prefix.
@@ -82,9 +93,7 @@ type request struct {
 func (q *request) Read(p []byte) (int, error) {
 	n, err := q.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		if text, has := plainText(err); has {
-			err = &hidden{error: err, text: text}
-		}
+		err = hide(err)
 	}
 	return n, err
 }
@@ -155,8 +164,10 @@ func (q *request) resume() {
 	}
 }
 
-// restore subjects what is left to send to the server's timeout.
-func (q *request) restore() {
+// leave hands the request back when its handler has returned, and subjects what is left
+// to send to the server's timeout.
+func (q *request) leave(r, bounded *http.Request) {
+	httprequest.HandBack(r, bounded)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.over = true

@@ -219,6 +219,17 @@ type hidden struct {
 	text string
 }
 
+// hide hides the addresses in an error of a read, during which the stack is not to
+// have room for it.
+//
+//go:noinline
+func hide(err error) error {
+	if text, has := plainText(err); has {
+		return &hidden{error: err, text: text}
+	}
+	return err
+}
+
 func (h *hidden) Error() string { return h.text }
 func (h *hidden) Unwrap() error { return h.error }
 

@@ -14,6 +14,13 @@ func (s *stream) Receive(msg any) error {
 		}
 		return s.received(t, t.conn.Receive(msg))
 	}
+	return s.receiveFirst(msg)
+}
+
+// receiveFirst receives the first message, with as many attempts as it takes.
+//
+//go:noinline
+func (s *stream) receiveFirst(msg any) error {
 	for {
 		t, err := s.underWay()
 		if err != nil {

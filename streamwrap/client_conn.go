@@ -79,7 +79,11 @@ func (c *clientConn) Receive(msg any) error {
 	}
 	returned := false
 	defer c.exit(recvBusy|recvHook, &returned)
-	err := g.receive(c, msg)
+	var before wire
+	wait, err := g.beginReceive(c, msg, &before)
+	if wait {
+		err = g.endReceive(c, msg, &before, c.receive(msg))
+	}
 	returned = true
 	runtime.KeepAlive(c)
 	return err
@@ -258,7 +262,7 @@ func (c *clientConn) send(msg any) error {
 	return coded(err)
 }
 
-// receive implements receiver. It waits for the response's headers first: from
+// receive receives from the wire. It waits for the response's headers first: from
 // then on the guard can reset the stream before the context ends, and connect
 // never gets to end a canceled request cleanly. Somebody else's stream may not
 // even begin its request before Receive.

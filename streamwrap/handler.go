@@ -203,7 +203,12 @@ func (c *handlerConn) Receive(msg any) error {
 		return err
 	}
 	defer g.leave(recvBusy | recvHook)
-	return g.receive(c, msg)
+	var before wire
+	wait, err := g.beginReceive(c, msg, &before)
+	if !wait {
+		return err
+	}
+	return g.endReceive(c, msg, &before, c.receive(msg))
 }
 
 // enter begins an operation, if the handler has not returned.
@@ -245,7 +250,7 @@ func (c *handlerConn) send(msg any) error {
 // receivable implements receiver: nothing is received after an Abort.
 func (c *handlerConn) receivable() error { return c.group.call.aborted() }
 
-// receive implements receiver.
+// receive receives from the wire.
 func (c *handlerConn) receive(msg any) error { return c.failed(c.inner.Receive(msg)) }
 
 // failed returns what an error of the inner conn becomes.

@@ -11,9 +11,9 @@ import (
 // elsewhere.
 func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		var h handling
-		defer h.leave(i)
-		ctx, conn, err := h.enter(i, ctx, conn)
+		h := handling{i: i}
+		defer h.leave()
+		ctx, conn, err := h.enter(ctx, conn)
 		if err == nil {
 			err = next(ctx, conn)
 		}
@@ -24,6 +24,7 @@ func (i *Interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 // handling is what one interceptor needs to know of a handler's stream once the rest
 // of the chain has returned.
 type handling struct {
+	i     *Interceptor
 	s     *handlerStream
 	conn  *handlerConn // nil: the interceptor has no layer
 	layer int32        // its index in conn's group
@@ -36,12 +37,11 @@ type handling struct {
 // enter runs the Open hook, and returns what the rest of the chain gets.
 //
 //go:noinline
-func (h *handling) enter(i *Interceptor, ctx context.Context, conn connect.StreamingHandlerConn) (context.Context, connect.StreamingHandlerConn, error) {
+func (h *handling) enter(ctx context.Context, conn connect.StreamingHandlerConn) (context.Context, connect.StreamingHandlerConn, error) {
+	i := h.i
 	s, ctx := joinHandler(ctx, conn, i.handler.layers.Load())
 	h.s = s
-	if !s.call.marks.add(owned) {
-		h.owns = true
-	}
+	h.owns = !s.call.marks.add(owned)
 	ctx, state, err := s.call.openOrClaim(ctx, i.t)
 	if err != nil {
 		return nil, nil, err
@@ -73,11 +73,11 @@ func (h *handling) result(err error) error {
 // leave is the interceptor's return, also by a panic.
 //
 //go:noinline
-func (h *handling) leave(i *Interceptor) {
+func (h *handling) leave() {
 	if h.s == nil {
 		return // connect's conn panicked
 	}
-	defer h.close(i)
+	defer h.close()
 	if h.first {
 		defer h.conn.end()
 	}
@@ -92,10 +92,10 @@ func (h *handling) leave(i *Interceptor) {
 }
 
 // close comes last.
-func (h *handling) close(i *Interceptor) {
+func (h *handling) close() {
 	h.s.call.marks.remove(opening)
 	if h.owns {
-		i.handler.note(len(h.s.layers))
+		h.i.handler.note(len(h.s.layers))
 		h.s.call.close()
 	}
 }

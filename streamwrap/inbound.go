@@ -34,18 +34,20 @@ type inbound struct {
 	small   *[smallRead]byte // from the first read to the end of the body
 }
 
-// Read waits for no more than one read of the source.
+// Read waits for no more than one read of the source. Streams wait there for most of
+// their time: what comes before and after it is not to take room on the stack meanwhile.
 func (i *inbound) Read(p []byte) (int, error) {
 	i.reading.Lock()
 	defer i.reading.Unlock()
 	if i.closed.Load() {
 		return i.src.Read(p) // it knows what to say
 	}
-	n, err := i.read(p)
-	if i.closed.Load() || i.err != nil && len(i.unread) == 0 {
-		i.release()
+	into := i.into(p)
+	if len(into) == 0 {
+		return i.take(p)
 	}
-	return n, err
+	n, err := i.src.Read(into)
+	return i.took(p, n, err)
 }
 
 // Close closes the source.
@@ -59,47 +61,23 @@ func (i *inbound) Close() error {
 	return err
 }
 
-func (i *inbound) read(p []byte) (int, error) {
+// into returns what to read into from the source, nothing if that is not needed. In
+// the middle of a message the rest of it, and with luck many more, is on its way: then
+// it is the large buffer.
+//
+//go:noinline
+func (i *inbound) into(p []byte) []byte {
 	switch {
-	case len(p) == 0:
-		return 0, nil
-	case len(i.unread) > 0:
-	case i.err != nil:
-		return 0, i.err
-	case !i.meter.framed || len(p) >= i.room():
-		n, err := i.src.Read(p)
-		i.err = err
-		if i.meter.framed {
-			i.adapt(n, len(p))
-		}
-		i.meter.feed(p[:n])
-		return n, err
-	default:
-		i.fill()
-	}
-	n := copy(p, i.unread)
-	i.unread = i.unread[n:]
-	i.meter.feed(p[:n])
-	switch {
-	case n == 0:
-		return 0, i.err
-	case len(i.unread) == 0 && i.large != nil && !i.meter.scanner.Inside():
-		i.releaseLarge() // the handler may do something else for a long time
-	}
-	return n, nil
-}
-
-// fill reads from the source. In the middle of a message the rest of it, and
-// with luck many more, is on its way: then it uses the large buffer.
-func (i *inbound) fill() {
-	if !i.meter.scanner.Inside() {
+	case len(p) == 0, len(i.unread) > 0, i.err != nil:
+		return nil
+	case i.direct(p):
+		return p
+	case !i.meter.scanner.Inside():
 		i.releaseLarge()
 		if i.small == nil {
 			i.small, _ = smallBuffers.Get().(*[smallRead]byte)
 		}
-		n, err := i.src.Read(i.small[:])
-		i.unread, i.err = i.small[:n], err
-		return
+		return i.small[:]
 	}
 	room := i.room()
 	if i.large != nil && cap(i.large.b) < room {
@@ -108,9 +86,52 @@ func (i *inbound) fill() {
 	if i.large == nil {
 		i.large = getBuffer(room)
 	}
-	n, err := i.src.Read(i.large.b[:room])
-	i.unread, i.err = i.large.b[:n], err
-	i.adapt(n, room)
+	return i.large.b[:room]
+}
+
+// direct reports whether p is read into, and no buffer.
+func (i *inbound) direct(p []byte) bool { return !i.meter.framed || len(p) >= i.room() }
+
+// took notes what was read from the source, and returns what p has of it.
+//
+//go:noinline
+func (i *inbound) took(p []byte, n int, err error) (int, error) {
+	i.err = err
+	switch {
+	case i.direct(p):
+		if i.meter.framed {
+			i.adapt(n, len(p))
+		}
+		i.meter.feed(p[:n])
+		i.releaseOver()
+		return n, err
+	case !i.meter.scanner.Inside():
+		i.unread = i.small[:n]
+	default:
+		i.unread = i.large.b[:n]
+		i.adapt(n, i.room())
+	}
+	return i.take(p)
+}
+
+// take takes from what was read before.
+//
+//go:noinline
+func (i *inbound) take(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n := copy(p, i.unread)
+	i.unread = i.unread[n:]
+	i.meter.feed(p[:n])
+	if n > 0 && len(i.unread) == 0 && i.large != nil && !i.meter.scanner.Inside() {
+		i.releaseLarge() // the handler may do something else for a long time
+	}
+	i.releaseOver()
+	if n == 0 {
+		return 0, i.err
+	}
+	return n, nil
 }
 
 // room returns how large the pieces are at the moment.
@@ -124,6 +145,13 @@ func (i *inbound) adapt(n, asked int) {
 		i.grown++
 	case n < i.room()/4 && i.grown > 0:
 		i.grown--
+	}
+}
+
+// releaseOver gives the buffers back once nothing will be read any more.
+func (i *inbound) releaseOver() {
+	if i.closed.Load() || i.err != nil && len(i.unread) == 0 {
+		i.release()
 	}
 }
 

@@ -129,22 +129,36 @@ func (o *outbound) noteAnswer() {
 
 func (o *outbound) readQueue(p []byte) (int, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	for o.leaving == nil {
+	for !o.readable() {
+		o.changed.Wait()
+	}
+	n, err := o.take(p)
+	o.mu.Unlock()
+	return n, err
+}
+
+// readable reports whether take has something to say.
+func (o *outbound) readable() bool {
+	return o.leaving != nil || o.waiting != nil && len(o.waiting.b) > 0 ||
+		o.failure != nil || o.closed || o.complete && !o.filling
+}
+
+// take takes from what leaves, or from what waits.
+//
+//go:noinline
+func (o *outbound) take(p []byte) (int, error) {
+	if o.leaving == nil {
 		switch {
 		case o.failure != nil:
 			return 0, o.failure.read
 		case o.closed:
 			return 0, errSendOver
-		case o.waiting != nil && len(o.waiting.b) > 0:
-			o.leaving, o.waiting, o.offset = o.waiting, nil, 0
-			o.changed.Broadcast()
-		case o.complete && !o.filling:
+		case o.waiting == nil || len(o.waiting.b) == 0:
 			o.drained = true
 			return 0, io.EOF
-		default:
-			o.changed.Wait()
 		}
+		o.leaving, o.waiting, o.offset = o.waiting, nil, 0
+		o.changed.Broadcast()
 	}
 	n := copy(p, o.leaving.b[o.offset:])
 	o.offset += n

@@ -1,13 +1,10 @@
 package streamwrap
 
-import (
-	"time"
-)
+import "time"
 
 // receiver is the receive side of the conn that a group wraps.
 type receiver interface {
 	receivable() error // why nothing can be received any more, if so
-	receive(msg any) error
 	// conclude hands an error outward: from the wire, or from the layer at
 	// distance refuser.
 	conclude(err error, refuser int) error
@@ -16,30 +13,41 @@ type receiver interface {
 // nobody refused.
 const nobody = -1
 
-// receive runs one Receive with its hooks.
-func (g *group) receive(from receiver, msg any) error {
+// beginReceive is what comes before the I/O of a Receive, endReceive what comes after.
+// Streams wait between the two for most of their time: neither is to take room on the
+// stack meanwhile. It reports false if there is nothing to wait for.
+//
+//go:noinline
+func (g *group) beginReceive(from receiver, msg any, before *wire) (bool, error) {
 	if err := g.recvRefusal.error(); err != nil {
-		return err
+		return false, err
 	}
 	if err := from.receivable(); err != nil {
-		return from.conclude(err, nobody)
+		return false, from.conclude(err, nobody)
 	}
 	passed, err := g.receiveHooks()
 	m := &g.recvMsg
 	m.Seq, m.WireBytes, m.Compressed, m.at = 0, -1, false, 0
 	if err != nil {
-		return g.concludeReceive(from, msg, passed, passed, err)
+		return false, g.concludeReceive(from, msg, passed, passed, err)
 	}
-	before, err := g.beginReceive()
-	if err == nil {
-		// Streams wait here for most of their time: what follows is not to take
-		// room on the stack meanwhile.
-		err = g.noteReceived(before, from.receive(msg))
+	if !g.pause(recvHook) {
+		return false, g.over() // CloseResponse overtook the Receive hooks
 	}
+	if g.has&hasTiming != 0 {
+		m.Start = time.Now()
+	}
+	*before = g.call.wireReceived()
+	return true, nil
+}
+
+//go:noinline
+func (g *group) endReceive(from receiver, msg any, before *wire, err error) error {
+	g.noteReceived(before, err)
 	if !g.state.resume(recvHook) {
 		return g.afterEnd(err)
 	}
-	return g.concludeReceive(from, msg, passed, nobody, err)
+	return g.concludeReceive(from, msg, len(g.layers), nobody, err)
 }
 
 // concludeReceive runs the Received hooks of the layers that passed, after an error
@@ -54,18 +62,8 @@ func (g *group) concludeReceive(from receiver, msg any, passed, refuser int, err
 	return nil
 }
 
-// beginReceive comes before the I/O of a Receive, noteReceived after it.
-func (g *group) beginReceive() (before wire, err error) {
-	if !g.pause(recvHook) {
-		return wire{}, g.over() // CloseResponse overtook the Receive hooks
-	}
-	if g.has&hasTiming != 0 {
-		g.recvMsg.Start = time.Now()
-	}
-	return g.call.wireReceived(), nil
-}
-
-func (g *group) noteReceived(before wire, err error) error {
+// noteReceived tells the message what is known of it.
+func (g *group) noteReceived(before *wire, err error) {
 	m := &g.recvMsg
 	if g.has&hasTiming != 0 {
 		m.Elapsed = time.Since(m.Start)
@@ -77,7 +75,6 @@ func (g *group) noteReceived(before wire, err error) error {
 			g.first.Store(int64(g.call.Elapsed(m)))
 		}
 	}
-	return err
 }
 
 // receiveHooks runs the Receive hooks from the user to the wire, and returns

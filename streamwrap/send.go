@@ -81,7 +81,7 @@ func (g *group) sendMessage(to sender, msg any, m *Message) error {
 	}
 	if err == nil {
 		m.Seq = g.sent.Add(1)
-		g.call.wireSent().since(before, m)
+		g.call.wireSent().since(&before, m)
 		if m.Seq == 1 && !g.call.spec.IsClient {
 			g.first.Store(int64(g.call.Elapsed(m)))
 		}

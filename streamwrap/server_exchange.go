@@ -348,29 +348,34 @@ type serverSource serverExchange
 func (s *serverSource) Read(p []byte) (int, error) {
 	x := (*serverExchange)(s)
 	x.busy.Store(true)
-	defer x.busy.Store(false)
 	if x.isClosed() {
+		x.busy.Store(false)
 		return 0, errServed
 	}
 	n, err := x.request.Body.Read(p)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		x.done.Store(true)
-	default:
+	x.busy.Store(false)
+	if err != nil {
 		err = x.readError(err)
 	}
 	return n, err
 }
 
+//go:noinline
 func (x *serverExchange) isClosed() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.closed
 }
 
-// readError returns what an error of net/http's becomes for the handler.
+// readError returns what an error of net/http's becomes for the handler. It is not
+// inlined: the handler's stack is not to have room for it while it reads.
+//
+//go:noinline
 func (x *serverExchange) readError(err error) error {
+	if errors.Is(err, io.EOF) {
+		x.done.Store(true)
+		return err
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if cause := x.failed.Load(); cause != nil {

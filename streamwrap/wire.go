@@ -36,9 +36,9 @@ func (c *Call) wireReceived() wire {
 }
 
 // since tells the message how it travelled, if it is the only one since before.
-func (w wire) since(before wire, m *Message) {
+func (w wire) since(before *wire, m *Message) {
 	if w.x != before.x { // another attempt, or the first
-		before = wire{}
+		before = new(wire)
 	}
 	if w.x == nil || w.frames != before.frames+1 {
 		return
