@@ -59,7 +59,7 @@ func refusal(call *streamwrap.Call, r *rule, result Result, cause error) *connec
 	if call.IsClient() {
 		return err
 	}
-	announce(call.SetResponseHeader, []*share{{rule: r, result: result}})
+	announce(call.SetResponseHeader, []*share{{rule: r, result: &result}})
 	return err
 }
 
@@ -125,11 +125,15 @@ func (r *rule) policy() string {
 
 // standing returns a rule's item of RateLimit.
 func (s *share) standing() string {
-	reset := s.result.RetryAfter
-	if s.result.OK {
-		reset = s.result.ResetAfter
+	var result Result // as long as nobody has told
+	if s.result != nil {
+		result = *s.result
 	}
-	return fmt.Sprintf("%q;r=%d;t=%s", s.Name, s.result.Remaining, wholeSeconds(reset.Seconds()))
+	reset := result.RetryAfter
+	if result.OK {
+		reset = result.ResetAfter
+	}
+	return fmt.Sprintf("%q;r=%d;t=%s", s.Name, result.Remaining, wholeSeconds(reset.Seconds()))
 }
 
 // wholeSeconds rounds up. Integers in structured headers (RFC 9651) have 15 digits.

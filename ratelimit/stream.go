@@ -43,9 +43,9 @@ type share struct {
 	*rule
 
 	key    string
-	result Result // the last
-	taken  int    // of the limiter, or slots
-	unpaid int    // of what has passed
+	result *Result // the last; of an admission, and if it is announced
+	taken  int     // of the limiter, or slots
+	unpaid int     // of what has passed
 }
 
 func (s *stream) add(r *rule, key string) {

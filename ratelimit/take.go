@@ -14,7 +14,8 @@ func (s *stream) take(ctx context.Context, one *share, n int, at time.Time) erro
 	one.taken = 0
 	if n == 0 {
 		if one.slots == nil && s.i.always {
-			one.result, _ = one.Limiter.Take(ctx, one.key, 0)
+			result, _ := one.Limiter.Take(ctx, one.key, 0)
+			s.note(one, result)
 		}
 		return nil
 	}
@@ -23,7 +24,7 @@ func (s *stream) take(ctx context.Context, one *share, n int, at time.Time) erro
 		return nil
 	}
 	result, waited, err := s.ask(ctx, one, n)
-	one.result = result
+	s.note(one, result)
 	switch {
 	case err == nil && result.OK:
 		one.taken = n
@@ -41,6 +42,17 @@ func (s *stream) take(ctx context.Context, one *share, n int, at time.Time) erro
 		return nil
 	}
 	return refusal(s.call, one.rule, result, errExceeded)
+}
+
+// note keeps a result that a header will tell of.
+func (s *stream) note(one *share, result Result) {
+	if !s.i.always || !one.On.admission() {
+		return
+	}
+	if one.result == nil {
+		one.result = new(Result)
+	}
+	*one.result = result
 }
 
 // taker is a Limiter that can take what is there at once for less than a Result costs.

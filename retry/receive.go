@@ -79,7 +79,7 @@ func (s *stream) again(t *streamTry, err error) (bool, error) {
 	t.cancel(errSuperseded)
 	_ = t.conn.CloseResponse()
 	if v.again {
-		v.again, err = s.wait(v.delay, s.closed, err)
+		v.again, err = s.wait(v.delay, s.closing(), err)
 	}
 	if v.again {
 		next := s.attempt(v, release)

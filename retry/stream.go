@@ -52,8 +52,8 @@ type stream struct {
 	refused error    // by the Budget
 	final   error    // of Receive, which it is for
 
-	once   sync.Once
-	closed chan struct{} // by CloseResponse
+	isClosed bool          // by CloseResponse
+	closed   chan struct{} // when it is; nil: nobody waits for that
 }
 
 // streamTry is an attempt at a stream.
@@ -74,7 +74,7 @@ var _ connect.StreamingClientConn = (*stream)(nil)
 // newStream returns a stream whose first attempt is under way. Release, which may be
 // nil, is called at its end.
 func (i *Interceptor) newStream(ctx context.Context, spec connect.Spec, next connect.StreamingClientFunc, release func()) *stream {
-	s := &stream{call: i.newCall(ctx, spec, ""), next: next, closed: make(chan struct{})}
+	s := &stream{call: i.newCall(ctx, spec, ""), next: next}
 	s.first = s.attempt(verdict{}, release)
 	s.current = s.first
 	s.server = s.first.conn.Peer().Addr
@@ -110,7 +110,7 @@ func (s *stream) ResponseTrailer() http.Header { return s.stay(ByUse).conn.Respo
 
 // CloseResponse implements [connect.StreamingClientConn].
 func (s *stream) CloseResponse() error {
-	s.once.Do(func() { close(s.closed) })
+	s.close()
 	t := s.stay(ByUse)
 	s.mu.Lock()
 	refused := s.refused
@@ -124,6 +124,29 @@ func (s *stream) CloseResponse() error {
 	err := t.conn.CloseResponse()
 	s.conclude(t, Canceled, connect.NewError(connect.CodeCanceled, errClosed))
 	return err
+}
+
+// close wakes who waits for closing.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed != nil && !s.isClosed {
+		close(s.closed)
+	}
+	s.isClosed = true
+}
+
+// closing returns a channel that CloseResponse closes.
+func (s *stream) closing() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed == nil {
+		s.closed = make(chan struct{})
+		if s.isClosed {
+			close(s.closed)
+		}
+	}
+	return s.closed
 }
 
 // commit ends the retrying: there will be no other attempt. It is called with s.mu.
