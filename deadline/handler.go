@@ -92,10 +92,10 @@ type request struct {
 // unary request, where no interceptor is.
 func (q *request) Read(p []byte) (int, error) {
 	n, err := q.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = hide(err)
+	if err == nil || err == io.EOF {
+		return n, err
 	}
-	return n, err
+	return n, hide(err)
 }
 
 type requestKey struct{}
