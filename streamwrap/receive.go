@@ -31,8 +31,10 @@ func (g *group) beginReceive(from receiver, msg any, before *wire) (bool, error)
 	if err != nil {
 		return false, g.concludeReceive(from, msg, passed, passed, err)
 	}
-	if !g.pause(recvHook) {
-		return false, g.over() // CloseResponse overtook the Receive hooks
+	if !g.pause(recvHook) { // CloseResponse overtook the Receive hooks
+		if err := g.over(); err != nil {
+			return false, err
+		}
 	}
 	if g.has&hasTiming != 0 {
 		m.Start = time.Now()
