@@ -53,7 +53,7 @@ func benchmarkRow(b *testing.B, row Row, client Client) {
 
 // BenchmarkIdle opens b.N streams.
 func BenchmarkIdle(b *testing.B) {
-	for _, contender := range append(idleTable().Contenders, chainIdleTable().Contenders[1]) {
+	for _, contender := range append(idleTable().Contenders, chainIdleTable().Contenders[2]) {
 		b.Run(contender.Name, func(b *testing.B) {
 			cost, err := measureIdle(context.Background(), contender, min(b.N, idleTable().Streams))
 			if err != nil {

@@ -85,17 +85,39 @@ func chainIdleTable() IdleTable {
 		Notes: []string{
 			"As in the other table of idle streams. The chain is that of the table before, with one trace in a " +
 				"hundred sampled: it keeps the state of seven interceptors on the client, six on the handler, " +
-				"and an armed timer on each side.",
+				"and an armed timer on each side. It also sends a traceparent, of which each differs: then " +
+				"net/http's client must evict headers from HPACK's table, and the stack of the goroutine that " +
+				"does grows. What that alone takes has a line of its own.",
 		},
 		Streams: idleStreams,
 		Contenders: []Contender{
 			Connect(bareName, ConnectSettings{HTTP: settings}),
+			Connect(bareName+", a traceparent", ConnectSettings{HTTP: settings, Interceptors: []connect.Interceptor{parented{}}}),
 			chainContender(chainName, sparse(), settings),
 			GRPC(grpcName, GRPCSettings{Server: []grpc.ServerOption{grpc.MaxConcurrentStreams(2 * idleStreams)}}),
 		},
 		Subject: chainName,
 		Must:    2 * kib,
 		Aim:     kib,
+	}
+}
+
+// parented sends a traceparent with each stream, and does nothing else.
+type parented struct{}
+
+func (parented) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+
+func (parented) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+func (parented) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		var id [24]byte
+		_, _ = rand.Read(id[:])
+		conn.RequestHeader().Set("Traceparent", fmt.Sprintf("00-%x-%x-01", id[:16], id[16:]))
+		return conn
 	}
 }
 
