@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/interconnect-go/interconnect/auth"
 	"github.com/interconnect-go/interconnect/internal/conntest"
@@ -90,12 +91,43 @@ func TestMessageAuthorizer(t *testing.T) {
 				if n := last[len(last)-1].Received; len(last) == 2 && n != len(messages)/2 {
 					t.Errorf("the handler got %d messages", n)
 				}
-				if got, want := seen.reasons(), "ok ok stream:"+string(tt.reason); got != want {
+				want := "ok ok stream:" + string(tt.reason)
+				if c.Kind == connect.StreamTypeUnary { // nothing had begun
+					want = "ok ok " + string(tt.reason)
+				}
+				if got := seen.reasons(); got != want {
 					t.Errorf("events %q, want %q", got, want)
 				}
 			})
 		})
 	}
+}
+
+// TestRefusedMessageOfUnary: nothing had begun, so that the client is told what a gate
+// would have told it, with a challenge. A stream's client is not.
+func TestRefusedMessageOfUnary(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: web}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		i := auth.NewServerInterceptor(living(time.Hour), auth.WithMessageAuthorizer(
+			func(context.Context, *auth.Identity, *streamwrap.Call, any) error { return auth.ErrExpired }))
+		srv := c.Start(t, behind(i, conntest.Config{}))
+		err := c.Clients(srv).Do(t.Context(), c.Kind, http.Header{"Name": {"ada"}}, "message").Err
+		if c.Kind != connect.StreamTypeUnary {
+			wantStreamEnd(t, err, auth.ReasonExpired, connect.CodeUnauthenticated)
+			return
+		}
+		wantReason(t, err, auth.ReasonExpired, connect.CodeUnauthenticated)
+		coded := (*connect.Error)(nil)
+		if !errors.As(err, &coded) {
+			t.Fatal(err)
+		}
+		if got := coded.Meta().Values("WWW-Authenticate"); len(got) != 1 || !strings.Contains(got[0], "invalid_token") {
+			t.Errorf("challenges %q", got)
+		}
+		if d := details(t, err); len(d) == 0 || d[0].(*errdetails.ErrorInfo).GetMetadata()["phase"] != "" {
+			t.Errorf("details %v", d)
+		}
+	})
 }
 
 // TestRefusedMessageIsNotTheEnd: a handler that takes a refused message for the end of

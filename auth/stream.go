@@ -110,9 +110,20 @@ func (s *stream) messageReceived(ctx context.Context, m *streamwrap.Message) err
 	if err == nil {
 		return nil
 	}
-	s.notify(err)
-	s.ended.CompareAndSwap(nil, s.coded(err)) // a handler that does not look must not succeed
+	s.ended.CompareAndSwap(nil, s.denied(ctx, err)) // a handler that does not look must not succeed
 	return s.live()
+}
+
+// denied returns the error that the client gets for a message. That of a unary RPC has
+// not begun anything: it is refused as if the gate had.
+func (s *stream) denied(ctx context.Context, err error) *connect.Error {
+	if s.watch != nil {
+		s.notify(err)
+		return s.coded(err)
+	}
+	refused := (*connect.Error)(nil)
+	_ = errors.As(s.i.refuse(ctx, s.call(), s.first, err), &refused) // it is one: see understood
+	return refused
 }
 
 // allowed asks whether the caller may send a message.
