@@ -106,7 +106,8 @@ type Event struct {
 }
 
 // WithObserver calls a function for each decision, also of gates, where no interceptor
-// sees an RPC that is refused. It must be quick.
+// sees an RPC that is refused. It must be quick, and not panic: what ends an idle stream
+// is a timer, on whose goroutine nobody recovers.
 func WithObserver(observe func(context.Context, Event)) Option {
 	if observe == nil {
 		panic("auth: WithObserver: nil function")
