@@ -42,12 +42,13 @@ func (i *inbound) Read(p []byte) (int, error) {
 	if i.closed.Load() {
 		return i.src.Read(p) // it knows what to say
 	}
-	into := i.into(p)
-	if len(into) == 0 {
-		return i.take(p)
+	if len(i.unread) == 0 {
+		if into := i.into(p); len(into) > 0 {
+			n, err := i.src.Read(into)
+			return i.took(p, n, err)
+		}
 	}
-	n, err := i.src.Read(into)
-	return i.took(p, n, err)
+	return i.take(p)
 }
 
 // Close closes the source.
@@ -68,7 +69,7 @@ func (i *inbound) Close() error {
 //go:noinline
 func (i *inbound) into(p []byte) []byte {
 	switch {
-	case len(p) == 0, len(i.unread) > 0, i.err != nil:
+	case len(p) == 0, i.err != nil:
 		return nil
 	case i.direct(p):
 		return p
