@@ -27,6 +27,10 @@ func (f *facts) name() string { return strings.TrimPrefix(f.procedure, "/") }
 // streams reports whether the RPCs are not unary.
 func (f *facts) streams() bool { return f.kind != connect.StreamTypeUnary }
 
+// live reports whether the RPCs have metrics while they are under way: streams that
+// are open.
+func (f *facts) live() bool { return f.streams() && f.protocol != "" }
+
 // grpc reports whether the protocol is one of gRPC's.
 func (f *facts) grpc() bool {
 	return f.protocol == connect.ProtocolGRPC || f.protocol == connect.ProtocolGRPCWeb

@@ -51,8 +51,8 @@ type methods struct {
 
 // seriesKey tells series apart. Methods that metrics do not tell apart share one.
 type seriesKey struct {
-	attributes   attribute.Distinct
-	grpc, client bool
+	attributes         attribute.Distinct
+	grpc, client, live bool
 }
 
 func newMethods(c *config) *methods {
@@ -108,7 +108,7 @@ func (m *methods) add(known map[facts]*method, added *method) *method {
 // seriesOf returns the series of methods. The caller holds the mutex.
 func (m *methods) seriesOf(f facts) *series {
 	set := attribute.NewSet(f.attributes(m.config, m.config.metricNames())...)
-	key := seriesKey{attributes: set.Equivalent(), grpc: f.grpc(), client: f.client}
+	key := seriesKey{attributes: set.Equivalent(), grpc: f.grpc(), client: f.client, live: f.live()}
 	if s, ok := m.series[key]; ok {
 		return s
 	}
@@ -151,7 +151,7 @@ func without(attributes, others []attribute.KeyValue) []attribute.KeyValue {
 
 func newSeries(c *config, f facts) *series {
 	s := &series{facts: f}
-	if !f.streams() || f.protocol == "" {
+	if !f.live() {
 		return s
 	}
 	s.live = newLive(f.attributes(c, c.metricNames()))

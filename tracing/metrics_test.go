@@ -276,6 +276,49 @@ func TestAttributeFilter(t *testing.T) {
 	}
 }
 
+// TestStreamsHaveSeriesOfTheirOwn: unary RPCs and streams whose series have the same
+// attributes, because a filter has removed what tells them apart, are not mixed up: only
+// streams have live metrics, whichever came first.
+func TestStreamsHaveSeriesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	for _, kept := range []attribute.Key{"", "rpc.method", "rpc.system.name"} {
+		for _, first := range []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeBidi} {
+			t.Run(fmt.Sprintf("%s %v first", kept, first), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					keep := tracing.WithAttributeFilter(func(a attribute.KeyValue) bool { return a.Key == kept })
+					client, server := observe(keep), observe(keep)
+					clients := conntest.Start(t, serving(server)).Clients(connect.WithInterceptors(client))
+					second := connect.StreamTypeBidi
+					if first == second {
+						second = connect.StreamTypeUnary
+					}
+					for _, kind := range []connect.StreamType{first, second} {
+						if err := clients.Do(t.Context(), kind, nil, "a").Err; err != nil {
+							t.Fatal(err)
+						}
+					}
+					ctx, cancel := context.WithCancel(t.Context())
+					go clients.Do(ctx, connect.StreamTypeUnary, conntest.WithFaults(conntest.Block()), "a")
+					synctest.Wait()
+					for prefix, o := range map[string]*telemetry{"interconnect.client.stream.": client, "interconnect.server.stream.": server} {
+						for _, direction := range []attribute.KeyValue{transmitted, received} {
+							if n := o.count(t, prefix+"messages", direction); n != 1 {
+								t.Errorf("%smessages %v is %d, want 1", prefix, direction.Value, n)
+							}
+						}
+						if n := o.count(t, prefix+"active"); n != 0 {
+							t.Errorf("%sactive is %d, want 0: what is open is unary", prefix, n)
+						}
+					}
+					cancel()
+					synctest.Wait()
+				})
+			})
+		}
+	}
+}
+
 // TestMemoryIsBounded: callers that choose procedures and hosts, such as proxies, and
 // peers that choose codes, do not make it grow. Spans still tell the truth.
 func TestMemoryIsBounded(t *testing.T) {
