@@ -47,11 +47,17 @@ type request struct {
 	start    time.Time
 	opened   atomic.Bool // by the interceptor or its gate
 
-	mu     sync.Mutex
-	over   bool
-	code   connect.Code // on the wire, once it is over
-	gone   bool         // the client went before
-	parked *stream      // has ended, and waits for the response to leave
+	mu    sync.Mutex
+	over  bool
+	code  connect.Code // on the wire, once it is over
+	gone  bool         // the client went before
+	first parked
+	more  []parked // of an interceptor that stands in the chain twice: further out
+}
+
+// parked is an RPC that has ended, and waits for the response to leave.
+type parked struct {
+	stream *stream
 	conclusion
 }
 
@@ -88,7 +94,11 @@ func (r *request) park(s *stream, c *conclusion) bool {
 		c.goesOut(r.code, r.gone)
 		return false
 	}
-	r.parked, r.conclusion = s, *c
+	if p := (parked{s, *c}); r.first.stream == nil {
+		r.first = p
+	} else {
+		r.more = append(r.more, p)
+	}
 	return true
 }
 
@@ -100,23 +110,29 @@ func (r *request) end(e *streamwrap.ExchangeEnd) {
 	}
 	r.mu.Lock()
 	r.over, r.code, r.gone = true, code, gone
-	s, c := r.parked, &r.conclusion
 	r.mu.Unlock()
 	if !e.Intercepted && r.i.refused.count(e) && !r.opened.Load() {
 		r.tellRefused(e)
 	}
-	if s == nil {
-		return
+	if r.first.stream != nil {
+		r.first.leave(e, code, gone)
 	}
-	c.elapsed = time.Since(s.call.Start())
-	if wire := e.Exchange.Sent(); c.sentBytes < 0 && code == 0 {
-		c.sentBytes = wire.FrameBytes
+	for i := range r.more {
+		r.more[i].leave(e, code, gone)
+	}
+}
+
+// leave ends an RPC whose response has left.
+func (p *parked) leave(e *streamwrap.ExchangeEnd, code connect.Code, gone bool) {
+	p.elapsed = time.Since(p.stream.call.Start())
+	if wire := e.Exchange.Sent(); p.sentBytes < 0 && code == 0 {
+		p.sentBytes = wire.FrameBytes
 		if wire.Frames == 0 {
-			c.sentBytes = wire.Bytes // of unary Connect
+			p.sentBytes = wire.Bytes // of unary Connect
 		}
 	}
-	c.goesOut(code, gone)
-	s.finish(c)
+	p.goesOut(code, gone)
+	p.stream.finish(&p.conclusion)
 }
 
 // goesOut tells the conclusion of a handler's RPC which code the client got, or

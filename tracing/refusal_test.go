@@ -316,6 +316,28 @@ func TestExchangeObserverTellsSizes(t *testing.T) {
 	})
 }
 
+// TestTwiceInOneChain: an interceptor that stands in a chain twice, with its gate and
+// without, tells twice, and leaves no span open.
+func TestTwiceInOneChain(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		server := observe()
+		config := behind(serving(server), server)
+		config.HandlerOptions = append(config.HandlerOptions, server.HandlerOption())
+		if err := c.Clients(c.Start(t, config)).Do(t.Context(), c.Kind, nil, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		spans := server.ended(t, trace.SpanKindServer)
+		if len(spans) != 2 || spans[0].Parent().SpanID() != spans[1].SpanContext().SpanID() {
+			t.Errorf("%d spans ended, want the inner one and the outer one", len(spans))
+		}
+		if points := server.durations(t, serverDuration); len(points) != 1 || points[0].Count != 2 {
+			t.Errorf("durations are %v, want 2", points)
+		}
+	})
+}
+
 // TestTwoInterceptorsAndOneRequest: an observer only speaks for its own interceptor.
 func TestTwoInterceptorsAndOneRequest(t *testing.T) {
 	t.Parallel()

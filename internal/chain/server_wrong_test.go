@@ -182,8 +182,8 @@ func TestRecoverOutermost(t *testing.T) {
 	})
 }
 
-// TestServersTwice: interceptors do their work as often as they stand in the chain, but
-// an RPC has one span.
+// TestServersTwice: interceptors do their work as often as they stand in the chain, and
+// each span ends.
 func TestServersTwice(t *testing.T) {
 	t.Parallel()
 	conntest.Matrix{Transports: h1and2}.EachBubble(t, func(t *testing.T, c conntest.Case) {
@@ -191,8 +191,11 @@ func TestServersTwice(t *testing.T) {
 		s := newServer(settings{users: counted})
 		srv := s.start(t, c, conntest.Config{HandlerOptions: append(s.order(), s.order()...)})
 		wantCode(t, c.Clients(srv, as("ada")).Do(t.Context(), c.Kind, nil, "hello").Err, 0)
-		if spans, told := len(s.rpcs()), len(s.records.all()); spans != 1 || told != 2 || counted.taken.Load() != 2 || s.verified.Load() != 2 {
+		if spans, told := len(s.rpcs()), len(s.records.all()); spans != 2 || told != 2 || counted.taken.Load() != 2 || s.verified.Load() != 2 {
 			t.Errorf("%d spans, %d records, %d counted, %d verified", spans, told, counted.taken.Load(), s.verified.Load())
+		}
+		if began, ended := len(s.spans.Started()), len(s.spans.Ended()); began != ended {
+			t.Errorf("%d spans began, %d ended", began, ended)
 		}
 	})
 }
