@@ -87,6 +87,12 @@ func bounded(text string) string {
 	if len(text) > most {
 		text = text[:most]
 	}
+	return valid(text)
+}
+
+// valid returns text without what is not UTF-8: OTLP's exporters lose all spans of a
+// batch with one that has such a text.
+func valid(text string) string {
 	if !utf8.ValidString(text) {
 		text = strings.ToValidUTF8(text, "")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +109,38 @@ func headerOf(s sdktrace.ReadOnlySpan, name string) []string {
 	set := attribute.NewSet(s.Attributes()...)
 	v, _ := set.Value(attribute.Key("rpc.response.metadata." + strings.ToLower(name)))
 	return v.AsStringSlice()
+}
+
+// TestHeadersAreText: what is not UTF-8 in the other side's headers does not reach spans:
+// protobuf refuses it, and with it OTLP's exporters all spans of a batch.
+func TestHeadersAreText(t *testing.T) {
+	t.Parallel()
+	const header, sent = "X-Text", "a\xffb"
+	conntest.Matrix{
+		Transports: []conntest.Transport{conntest.H1, conntest.H2C}, Kinds: []connect.StreamType{connect.StreamTypeUnary, connect.StreamTypeClient},
+	}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		client, server := observe(tracing.WithResponseHeaders(header)), observe(tracing.WithRequestHeaders(header))
+		config := serving(server)
+		config.Service = answering(header, nil)
+		config.Wrap = func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set(header, sent)
+				next.ServeHTTP(w, r)
+			})
+		}
+		clients := c.Clients(c.Start(t, config), connect.WithInterceptors(client))
+		if err := clients.Do(t.Context(), c.Kind, http.Header{header: {sent}}, "a").Err; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		request := attribute.NewSet(server.only(t, trace.SpanKindServer).Attributes()...)
+		if got, _ := request.Value("rpc.request.metadata.x-text"); !slices.Equal(got.AsStringSlice(), []string{"ab"}) {
+			t.Errorf("the server's span has %q", got.AsStringSlice())
+		}
+		if got := headerOf(client.only(t, trace.SpanKindClient), header); len(got) == 0 || got[0] != "ab" {
+			t.Errorf("the client's span has %q", got)
+		}
+	})
 }
 
 // TestB04RequestHeadersAreReadByTheirOwner: not when the context ends, while the user

@@ -43,7 +43,9 @@ func (s *stream) tellHeaders(headers []header, from ...http.Header) {
 	for _, header := range headers {
 		var values []string
 		for _, h := range from {
-			values = append(values, h[header.name]...)
+			for _, value := range h[header.name] {
+				values = append(values, valid(value))
+			}
 		}
 		if len(values) > 0 {
 			s.span.SetAttributes(header.key.StringSlice(values))
