@@ -70,7 +70,7 @@ func (e *MessageEvents) selects(seq int64, gap time.Duration) bool {
 
 // eventLogs are the events of a stream.
 type eventLogs struct {
-	selected       atomic.Int64 // recorded at once, or left out because there were too many
+	selected       atomic.Int64 // told of at once, or left out because there were too many
 	sent, received eventLog
 }
 
@@ -89,6 +89,7 @@ type event struct {
 	size int // -1: unknown
 	zip  bool
 	told bool
+	over bool // it was selected, and there were too many
 }
 
 // add takes notice of a message.
@@ -100,9 +101,11 @@ func (l *eventLog) add(s *stream, direction string, m *streamwrap.Message) {
 	e := event{at: now, seq: m.Seq, gap: now.Sub(l.last), size: m.WireBytes, zip: m.Compressed}
 	l.last = now
 	policy := &s.i.events
-	if policy.selects(e.seq, e.gap) && s.events.selected.Add(1) <= policy.max() {
-		e.tell(s.span, direction)
-		e.told = true
+	if policy.selects(e.seq, e.gap) {
+		if e.over = s.events.selected.Add(1) > policy.max(); !e.over {
+			e.tell(s.span, direction)
+			e.told = true
+		}
 	}
 	switch {
 	case policy.Last == 0:
@@ -119,6 +122,9 @@ func (l *eventLog) finish(s *stream, direction string) {
 	for i := range l.kept {
 		if e := &l.kept[(l.next+i)%len(l.kept)]; !e.told {
 			e.tell(s.span, direction)
+			if e.over {
+				s.events.selected.Add(-1)
+			}
 		}
 	}
 }

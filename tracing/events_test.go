@@ -54,6 +54,7 @@ func TestMessageEvents(t *testing.T) {
 		{name: "gap", policy: tracing.MessageEvents{Gap: 30 * time.Second}, want: []int64{11}},
 		{name: "all kinds", policy: tracing.MessageEvents{First: 1, Last: 1, Every: 10, Gap: time.Minute}, want: []int64{1, 10, 11, 20}},
 		{name: "first and last overlap", policy: tracing.MessageEvents{First: 19, Last: 5, Max: 100}, want: sequence(20)},
+		{name: "too many, but the last", policy: tracing.MessageEvents{Every: 1, Last: 2, Max: 6}, want: []int64{1, 2, 3, 19, 20}, dropped: "30"},
 		{name: "too many", policy: tracing.MessageEvents{First: 20, Max: 6}, want: []int64{1, 2, 3}, dropped: "34"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
