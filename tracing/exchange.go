@@ -163,12 +163,14 @@ func (r *request) tellRefused(e *streamwrap.ExchangeEnd) {
 	}
 	f := facts{procedure: otherMethod, protocol: e.Exchange.Protocol()}
 	m := r.i.methods.find(f)
-	ctx := r.i.propagator.Extract(r.Context, carrier(e.Exchange.RequestHeader()))
-	opts := []trace.SpanStartOption{
+	ctx, opts := r.Context, []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(m.attributes...), trace.WithTimestamp(r.start),
 	}
-	if r.i.public != nil {
-		opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)))
+	if !trace.SpanContextFromContext(ctx).IsValid() { // else middleware has decided
+		ctx = r.i.propagator.Extract(ctx, carrier(e.Exchange.RequestHeader()))
+		if r.i.public != nil {
+			opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)))
+		}
 	}
 	_, span := r.i.tracer.Start(ctx, f.system(r.i.system, newNames), opts...)
 	defer span.End()

@@ -56,23 +56,50 @@ func TestMiddlewareDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, outer := observe(tracing.WithPublicEndpoint()), observe()
 		config := serving(server)
-		config.Wrap = func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				ctx, span := outer.tracers.Tracer("http").Start(r.Context(), "request")
-				defer span.End()
-				next.ServeHTTP(w, r.WithContext(ctx))
-			})
-		}
+		config.Wrap = func(next http.Handler) http.Handler { return within(outer, next) }
 		srv := conntest.Start(t, config)
 		if err := srv.Clients().Do(t.Context(), connect.StreamTypeBidi, http.Header{"Traceparent": {traceparent}}, "a").Err; err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
-		parent := outer.only(t, trace.SpanKindInternal).SpanContext()
-		if s := server.only(t, trace.SpanKindServer); s.Parent().SpanID() != parent.SpanID() || len(s.Links()) != 0 {
-			t.Errorf("parent %v, links %v; want %v", s.Parent(), s.Links(), parent)
-		}
+		checkWithin(t, server, outer)
 	})
+}
+
+// TestMiddlewareDecidesForRefused: also if no interceptor sees the request.
+func TestMiddlewareDecidesForRefused(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]tracing.Option{"trusted": nil, "public": {tracing.WithPublicEndpoint()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server, outer := observe(append(opts, tracing.WithRefusedSpans())...), observe()
+				config := behind(serving(server), server)
+				engine := config.Wrap
+				config.Wrap = func(next http.Handler) http.Handler { return within(outer, engine(next)) }
+				(&refusedRequest{path: "/nowhere", status: http.StatusNotFound}).send(t, conntest.Start(t, config))
+				checkWithin(t, server, outer)
+			})
+		})
+	}
+}
+
+// within is middleware that has a span of its own for each request.
+func within(o *telemetry, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, span := o.tracers.Tracer("http").Start(r.Context(), "request")
+		defer span.End()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// checkWithin checks that the only span of a server is the child of the middleware's.
+func checkWithin(t *testing.T, server, outer *telemetry) {
+	t.Helper()
+	synctest.Wait()
+	parent := outer.only(t, trace.SpanKindInternal).SpanContext()
+	if s := server.only(t, trace.SpanKindServer); s.Parent().SpanID() != parent.SpanID() || len(s.Links()) != 0 {
+		t.Errorf("parent %v, links %v; want %v", s.Parent(), s.Links(), parent)
+	}
 }
 
 // TestGRPCTraceBin: what one side injects the other one extracts, over HTTP too.
