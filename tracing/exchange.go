@@ -167,9 +167,12 @@ func (r *request) tellRefused(e *streamwrap.ExchangeEnd) {
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(m.attributes...), trace.WithTimestamp(r.start),
 	}
 	if !trace.SpanContextFromContext(ctx).IsValid() { // else middleware has decided
-		ctx = r.i.propagator.Extract(ctx, carrier(e.Exchange.RequestHeader()))
-		if r.i.public != nil {
-			opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(ctx)))
+		remote := r.i.propagator.Extract(ctx, carrier(e.Exchange.RequestHeader()))
+		if r.i.public == nil {
+			ctx = remote
+		} else {
+			ctx = r.i.withTrustedBaggage(ctx, remote)
+			opts = append(opts, trace.WithNewRoot(), trace.WithLinks(trace.LinkFromContext(remote)))
 		}
 	}
 	_, span := r.i.tracer.Start(ctx, f.system(r.i.system, newNames), opts...)

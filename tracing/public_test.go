@@ -1,6 +1,7 @@
 package tracing_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/baggage"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
@@ -71,3 +73,36 @@ func TestB10PublicEndpoints(t *testing.T) {
 		})
 	}
 }
+
+// TestPublicEndpointsOfRefused: nor does it reach what looks at the contexts in which
+// spans start, such as a processor that copies baggage, if no interceptor sees the request.
+func TestPublicEndpointsOfRefused(t *testing.T) {
+	t.Parallel()
+	for want, opts := range map[string][]tracing.Option{
+		"evil=1": nil, "": {tracing.WithPublicEndpoint()},
+		"good=2": {tracing.WithPublicEndpoint(), tracing.WithTrustedBaggage("good")},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				server := observe(append(opts, tracing.WithRefusedSpans())...)
+				seen := make(starts, 1)
+				server.tracers.RegisterSpanProcessor(seen)
+				request := &refusedRequest{path: "/nowhere", status: http.StatusNotFound, header: http.Header{"Baggage": {"evil=1,good=2"}}}
+				request.send(t, conntest.Start(t, behind(serving(server), server)))
+				synctest.Wait()
+				if got := baggage.FromContext(<-seen).String(); want == "" && got != "" || !strings.Contains(got, want) || want == "good=2" && strings.Contains(got, "evil") {
+					t.Errorf("the span starts with baggage %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// starts is a processor that keeps the contexts in which spans start.
+type starts chan context.Context
+
+func (s starts) OnStart(ctx context.Context, _ sdktrace.ReadWriteSpan) { s <- ctx }
+func (starts) OnEnd(sdktrace.ReadOnlySpan)                             {}
+func (starts) Shutdown(context.Context) error                          { return nil }
+func (starts) ForceFlush(context.Context) error                        { return nil }
