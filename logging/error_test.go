@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/interconnect-go/interconnect/internal/conntest"
 	"github.com/interconnect-go/interconnect/logging"
+	"github.com/interconnect-go/interconnect/streamwrap"
 )
 
 // failWith makes a unary RPC through an interceptor.
@@ -88,6 +92,70 @@ func TestErrorsAreBounded(t *testing.T) {
 	_ = j.only(t, "rpc")
 	if n := len(j.String()); n > 5000 {
 		t.Errorf("the record has %d bytes", n)
+	}
+}
+
+// TestTextsAreUTF8: a peer writes no other bytes into records, which handlers that are
+// not slog's own may refuse, such as a bridge to OTLP: with it a batch of others is lost.
+func TestTextsAreUTF8(t *testing.T) {
+	t.Parallel()
+	const bad, good = "a\xff\xfe\nb", "a?\nb"
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H1, conntest.H2C}, Protocols: []conntest.Protocol{conntest.Connect}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		seen := seen{discard: discard{slog.LevelDebug}}
+		i := logging.NewInterceptor(slog.New(&seen), logging.WithRequestMetadata("x-*"))
+		engine := streamwrap.NewEngine(streamwrap.WithExchangeObserver(logging.AccessLog(slog.New(&seen))))
+		srv := c.Start(t, conntest.Config{Wrap: engine.Handler, HandlerOptions: []connect.HandlerOption{i.HandlerOption()}})
+		c.Clients(srv).Do(t.Context(), c.Kind, http.Header{"X-A": {"a\xff\xfeb"}}, "text")
+		unseen{method: http.MethodGet, path: "/a%ff%fe%0ab"}.send(t, srv)
+		synctest.Wait()
+		seen.want(t, "rpc.request.metadata.x-a", "a?b")
+		seen.want(t, "url.path", "/"+good)
+	})
+	for key, run := range map[string]connect.UnaryFunc{
+		"error.message": func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+			return nil, connect.NewError(connect.CodeInternal, errors.New(bad))
+		},
+		"exception.message": func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { panic(bad) },
+	} {
+		seen := seen{discard: discard{slog.LevelDebug}}
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = logging.NewInterceptor(slog.New(&seen)).WrapUnary(run)(t.Context(), conntest.UnaryRequest(t, false))
+		}()
+		seen.want(t, key, good)
+	}
+	cut := seen{discard: discard{slog.LevelDebug}}
+	failWith(t, logging.NewInterceptor(slog.New(&cut)), conntest.UnaryRequest(t, false), errors.New(strings.Repeat("\x80", 2<<10)))
+	cut.want(t, "error.message", "?…")
+}
+
+// seen is a handler that keeps the texts of records as they are.
+type seen struct {
+	discard
+
+	mu    sync.Mutex
+	texts map[string]string
+}
+
+func (s *seen) Handle(_ context.Context, r slog.Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.texts == nil {
+		s.texts = make(map[string]string)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		s.texts[a.Key] = a.Value.String()
+		return true
+	})
+	return nil
+}
+
+func (s *seen) want(t *testing.T, key, want string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := s.texts[key]; got != want {
+		t.Errorf("%s is %q, want %q", key, got, want)
 	}
 }
 

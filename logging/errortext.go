@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"unicode/utf8"
 
 	"connectrpc.com/connect"
@@ -94,13 +95,19 @@ func textOf(text func() string) (_ string) {
 	return text()
 }
 
-// clip shortens a text that is too long.
+// clip shortens a text that is too long, between characters, and has a "?" where it is
+// not UTF-8: not every handler takes such texts.
 func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
+	rest := ""
+	if len(text) > most {
+		cut := most
+		for cut > 0 && most-cut < utf8.UTFMax-1 && !utf8.RuneStart(text[cut]) {
+			cut--
+		}
+		text, rest = text[:cut], "…"
 	}
-	for most > 0 && !utf8.RuneStart(text[most]) {
-		most--
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "?")
 	}
-	return text[:most] + "…"
+	return text + rest
 }
