@@ -112,9 +112,9 @@ func (m *metadata) allow(all patterns) {
 
 func (m *metadata) any() bool { return len(m.exact)+len(m.wild) > 0 }
 
-// collect appends those of the headers that are to be told.
+// collect appends those of the headers that are to be told. Of a response, they come
+// from several places.
 func (m *metadata) collect(attrs []slog.Attr, h http.Header, c *config) []slog.Attr {
-	before := len(attrs)
 	for _, e := range m.exact {
 		if values := h[e.canonical]; len(values) > 0 {
 			attrs = c.appendHeader(attrs, e.key, e.name, values)
@@ -131,13 +131,23 @@ func (m *metadata) collect(attrs []slog.Attr, h http.Header, c *config) []slog.A
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if len(attrs)-before >= maxMetadata {
+		if m.told(attrs) >= maxMetadata {
 			break
 		}
 		lower := strings.ToLower(name)
 		attrs = c.appendHeader(attrs, m.prefix+clip(lower, maxHeader), lower, h[name])
 	}
 	return attrs
+}
+
+// told returns how many headers of this direction are told.
+func (m *metadata) told(attrs []slog.Attr) (n int) {
+	for i := range attrs {
+		if strings.HasPrefix(attrs[i].Key, m.prefix) {
+			n++
+		}
+	}
+	return n
 }
 
 // names reports whether a header is told by its name.

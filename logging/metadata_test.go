@@ -88,3 +88,34 @@ func TestMetadataIsBounded(t *testing.T) {
 		t.Errorf("%d headers", told)
 	}
 }
+
+// TestMetadataOfResponsesIsBounded: they are in up to three places, which have room for
+// as many together.
+func TestMetadataOfResponsesIsBounded(t *testing.T) {
+	t.Parallel()
+	conntest.Matrix{Transports: []conntest.Transport{conntest.H2C}}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+		var client, server journal
+		opt := logging.WithResponseMetadata("*")
+		header := conntest.WithFaults(conntest.Fail(connect.CodeNotFound, "no").After(1))
+		for n := range 100 {
+			header.Set(fmt.Sprintf("Conntest-Header-%d", n), "h")
+			header.Set(fmt.Sprintf("Conntest-Trailer-%d", n), "t")
+		}
+		srv := c.Start(t, conntest.Config{HandlerOptions: []connect.HandlerOption{
+			connect.WithInterceptors(logging.NewInterceptor(server.logger(slog.LevelDebug), opt)),
+		}})
+		c.Clients(srv, connect.WithInterceptors(logging.NewInterceptor(client.logger(slog.LevelDebug), opt))).Do(t.Context(), c.Kind, header, "text")
+		srv.WaitCalls(1)
+		for side, j := range map[string]*journal{"client": &client, "handler": &server} {
+			told := 0
+			for key := range j.only(t, "rpc") {
+				if strings.HasPrefix(key, "rpc.response.metadata.") {
+					told++
+				}
+			}
+			if told != 32 {
+				t.Errorf("%s: %d headers", side, told)
+			}
+		}
+	})
+}
