@@ -99,7 +99,11 @@ func FromContext(ctx context.Context) *slog.Logger {
 	defer s.mu.Unlock()
 	if s.logger == nil {
 		var room [roomyRecord]slog.Attr
-		attrs := s.appendTrace(ctx, s.identify(room[:0]))
+		identity := s.identify(room[:0])
+		attrs := s.appendTrace((*callContext)(s), identity) //nolint:contextcheck // the RPC's own, not that of whoever asks
+		if len(attrs) == len(identity) {                    // a gate has begun it, where there was no span yet
+			attrs = s.appendTrace(ctx, identity)
+		}
 		s.logger = slog.New(s.handler.WithAttrs(append([]slog.Attr(nil), attrs...)))
 	}
 	return s.logger

@@ -149,3 +149,27 @@ func TestFromContext(t *testing.T) {
 		t.Error("outside of an RPC it is another logger than the default")
 	}
 }
+
+// TestFromContextOfAChildSpan: whoever asks first, and in whichever span of a handler's
+// own, the logger has the ids of the RPC.
+func TestFromContextOfAChildSpan(t *testing.T) {
+	t.Parallel()
+	type span struct{}
+	in := func(ctx context.Context, id string) context.Context { return context.WithValue(ctx, span{}, id) }
+	var j journal
+	i := logging.NewInterceptor(j.logger(slog.LevelDebug), logging.WithTraceIDs(func(ctx context.Context) (string, string) {
+		id, _ := ctx.Value(span{}).(string)
+		return "trace", id
+	}))
+	f := i.WrapUnary(func(ctx context.Context, _ connect.AnyRequest) (connect.AnyResponse, error) {
+		logging.FromContext(in(ctx, "child")).Info("own")
+		logging.FromContext(ctx).Info("own")
+		return connect.NewResponse(conntest.Text("")), nil
+	})
+	if _, err := f(in(t.Context(), "rpc"), conntest.UnaryRequest(t, false)); err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range append(j.records(t, "own"), j.only(t, "rpc")) {
+		want(t, record, map[string]any{"trace_id": "trace", "span_id": "rpc"})
+	}
+}
