@@ -150,6 +150,22 @@ func (c *conclusion) goesOut(code connect.Code, gone bool) {
 		// The handler knows better why.
 	case code != handler:
 		c.ending, c.handler, c.differs = ending(code), handler, true
+		c.outcome = outcomeOf(c.outcome, code, gone)
+	}
+}
+
+// outcomeOf returns the outcome of an RPC of which another code went out than its
+// handler's.
+func outcomeOf(handler streamwrap.Outcome, code connect.Code, gone bool) streamwrap.Outcome {
+	switch {
+	case code == 0:
+		return streamwrap.Completed // somebody further out has made it one
+	case handler != streamwrap.Completed:
+		return handler
+	case gone:
+		return streamwrap.Canceled
+	default:
+		return streamwrap.Failed
 	}
 }
 

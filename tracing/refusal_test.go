@@ -266,9 +266,12 @@ func TestWireCodeDiffers(t *testing.T) {
 			}
 			synctest.Wait()
 			s := server.only(t, trace.SpanKindServer)
-			want, handler := "OK", ""
+			want, handler, outcome := "OK", "", ""
 			if observed {
-				want, handler = "RESOURCE_EXHAUSTED", "OK"
+				want, handler, outcome = "RESOURCE_EXHAUSTED", "OK", "failed"
+			}
+			if got := value(s, "interconnect.outcome"); got != outcome {
+				t.Errorf("observed %v: outcome %q, want %q", observed, got, outcome)
 			}
 			if got := value(s, "rpc.response.status_code"); got != want || value(s, "interconnect.handler.status_code") != handler {
 				t.Errorf("observed %v: code %q, of the handler %q; want %q, %q", observed, got, value(s, "interconnect.handler.status_code"), want, handler)
