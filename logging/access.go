@@ -19,9 +19,9 @@ const maxPath = 256
 // AccessLog returns an observer for [streamwrap.WithExchangeObserver] with which every
 // HTTP request that the Engine serves has exactly one record, when its last byte has
 // been handed over: also those that no interceptor sees, which a mux, connect or a
-// gate answers. It writes these itself, with the keys
-// rpc.intercepted (false), http.request.method, url.path and
-// http.response.status_code. The record of an RPC that an [Interceptor] sees is that
+// gate answers. It writes these itself, with the keys rpc.intercepted (false),
+// http.request.method, url.path, http.response.status_code, http.request.body.size and
+// http.response.body.size. The record of an RPC that an [Interceptor] sees is that
 // interceptor's, to its logger and with its options, and has the HTTP status, the size
 // of the response, and the code that was sent; if the handler returned another, both.
 //

@@ -14,21 +14,21 @@
 //
 // # Keys
 //
-// Always: rpc.method, rpc.kind (client, server), connect.stream_type, call.id (a number of
+// Always, of what an interceptor sees: rpc.method, rpc.kind (client, server), connect.stream_type, call.id (a number of
 // this process), connect.outcome (see streamwrap.Outcome), rpc.response.status_code,
 // duration, rpc.request.messages and rpc.response.messages. Where there is something to
 // tell: rpc.system.name and connect.protocol; error.type, error.message, error.details and
 // connect.cause; connect.returned_status_code, of a handler whose response could not be
 // sent; exception.message and exception.stacktrace; rpc.time_to_first_message and
 // rpc.longest_gap, of streams; rpc.request.wire_bytes and rpc.response.wire_bytes;
-// rpc.deadline, what was left of it at the start; rpc.slow; rpc.attempts; network.peer or
-// server.address and port; http.response.status_code; rpc.intercepted (false), see
-// [AccessLog]; trace_id and span_id; log.dropped, log.panics and log.attrs_dropped.
+// rpc.deadline, what was left of it at the start; rpc.slow; rpc.attempts, or behind a retry
+// rpc.attempt; network.peer or server.address and port; http.response.status_code;
+// rpc.intercepted (false), see [AccessLog]; trace_id and span_id; log.dropped, log.panics and log.attrs_dropped.
 //
 // # Defaults
 //
-// One record, "rpc", when the RPC has ended; no header and no payload in it, the whole
-// text of errors. [WithLevel] has the levels, which distinguish clients from handlers.
+// One record, "rpc", when the RPC has ended; no header and no payload in it, the text
+// of errors up to 1 KiB. [WithLevel] has the levels, which distinguish clients from handlers.
 // Keys are those of OpenTelemetry's conventions where there are any; [WithGRPCKeys] has
 // those of go-grpc-middleware. Durations are slog's: handlers write them as nanoseconds,
 // or as text. [WithStart], [WithMessages], [WithPayloads], [WithSlow] and [WithProgress]

@@ -20,8 +20,9 @@ func Infrastructure() streamwrap.Match {
 //
 //	tracing.WithFilter(streamwrap.Not(tracing.Infrastructure()))
 //
-// Others are not recorded, and still pass on the trace that they belong to. By
-// default everything is recorded.
+// Others are not recorded, and still pass on the trace that they belong to. Requests
+// that are refused before an interceptor sees them are counted even so. By default
+// everything is recorded.
 func WithFilter(match streamwrap.Match) Option {
 	refuse(match == nil, "Filter: nil Match")
 	return option(func(c *config) { c.traceFilter, c.metricFilter = match, match })
@@ -40,9 +41,10 @@ func WithMetricFilter(match streamwrap.Match) Option {
 }
 
 // WithAttributeFilter keeps only those attributes of spans and metrics for which
-// filter returns true; those that other options add are not asked about. It is
-// asked once for each attribute of a procedure, not for each RPC. By default all
-// are kept.
+// filter returns true; it is not asked about those that other options add, the
+// direction of messages and the reason of a refusal. It is asked once about what all
+// RPCs of a procedure have in common, and at the end of each sampled one about what
+// only its span tells. By default all are kept.
 func WithAttributeFilter(filter attribute.Filter) Option {
 	refuse(filter == nil, "AttributeFilter: nil Filter")
 	return option(func(c *config) { c.attributeFilter = filter })

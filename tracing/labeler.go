@@ -37,9 +37,9 @@ func (l *Labeler) all() []attribute.KeyValue {
 type labelerKey struct{}
 
 // LabelerFromContext returns the Labeler of the RPC to which the context belongs: of
-// a handler's, or in interceptors of a client further in the client's. If there is
-// none, because no metrics are recorded, it returns one whose attributes go
-// nowhere, and false.
+// a handler's, or in interceptors of a client further in the client's. If no metrics
+// are recorded of that RPC it is the one of the RPC in whose handler it is made; if
+// there is none either, it returns one whose attributes go nowhere, and false.
 func LabelerFromContext(ctx context.Context) (*Labeler, bool) {
 	if l, ok := ctx.Value(labelerKey{}).(*Labeler); ok {
 		return l, true

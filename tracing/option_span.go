@@ -26,7 +26,8 @@ func WithSpanAttributes(attributes func(context.Context, *streamwrap.Call) []att
 }
 
 // WithRequestHeaders adds request headers to spans, as rpc.request.metadata and
-// their names in lower case. Their values are as long as net/http lets headers be.
+// their names in lower case. Their values are told as they are, also those of
+// credentials, without what is not UTF-8, and are as long as net/http lets headers be.
 // By default there are none.
 func WithRequestHeaders(names ...string) Option {
 	return option(func(c *config) { c.requestHeaders = newHeaders(requestMetadataPrefix, names) })

@@ -99,8 +99,10 @@ func answer(ctx context.Context, h http.Header) {
 // WithPublicEndpoint has handlers distrust the trace and baggage that come with
 // requests: with those of RPCs that match one of the matches, or with all of them
 // if there are none. Their spans begin a trace of their own, with a link to the
-// other one, and baggage is dropped: see [WithTrustedBaggage]. If middleware has
-// put a span into the context, that is trusted. By default everybody is trusted.
+// other one, and baggage is dropped: see [WithTrustedBaggage]. So it is with requests
+// that no interceptor saw ([WithRefusedSpans]), whatever the matches: nobody knows their
+// RPC. If middleware has put a span into the context, that is trusted. By default
+// everybody is trusted.
 func WithPublicEndpoint(matches ...streamwrap.Match) Option {
 	refuse(slices.ContainsFunc(matches, func(m streamwrap.Match) bool { return m == nil }), "PublicEndpoint: nil Match")
 	match := streamwrap.ServerSide()
