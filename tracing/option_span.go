@@ -78,6 +78,6 @@ func WithMessageEvents(e MessageEvents) Option {
 }
 
 // WithResponseTrace has handlers tell the client in the response's headers which
-// trace the RPC belongs to, in W3C's form "traceparent", also if it fails. By
-// default they do not.
+// trace the RPC belongs to, in W3C's form "traceparent", also if it fails; if a gate
+// refuses it, only behind a streamwrap.Engine. By default they do not.
 func WithResponseTrace() Option { return option(func(c *config) { c.responseTrace = true }) }

@@ -92,8 +92,26 @@ func (i *Interceptor) withTrustedBaggage(ctx, remote context.Context) context.Co
 }
 
 // answer tells the client of a handler's span.
-func answer(ctx context.Context, h http.Header) {
-	propagation.TraceContext{}.Inject(ctx, carrier(h))
+func answer(ctx context.Context, h propagation.TextMapCarrier) {
+	propagation.TraceContext{}.Inject(ctx, h)
+}
+
+// answerEarly is answer for RPCs behind an Engine, also for those that will not get
+// further than their gates.
+func (s *stream) answerEarly() {
+	if _, engine := s.call.Exchange(); engine && s.i.responseTrace && s.span != nil {
+		answer(s, (*responseCarrier)(s))
+	}
+}
+
+// responseCarrier is the headers of a response that an Engine sends.
+type responseCarrier stream
+
+func (*responseCarrier) Get(string) string { return "" }
+func (*responseCarrier) Keys() []string    { return nil }
+
+func (c *responseCarrier) Set(key, value string) {
+	c.told = c.call.SetResponseHeader(canonical(key), value)
 }
 
 // WithPublicEndpoint has handlers distrust the trace and baggage that come with

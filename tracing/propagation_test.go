@@ -249,3 +249,34 @@ func TestB12ResponseTrace(t *testing.T) {
 		})
 	}
 }
+
+// TestResponseTraceOfRefused: behind an Engine the client of an RPC that a gate refuses
+// learns the trace too, and everybody learns it once.
+func TestResponseTraceOfRefused(t *testing.T) {
+	t.Parallel()
+	for how, header := range map[string]http.Header{
+		"served": {}, "failed": conntest.WithFaults(conntest.Fail(connect.CodeUnavailable, "tired")), "refused": {"X-Refuse": {"1"}},
+	} {
+		conntest.Matrix{}.EachBubble(t, func(t *testing.T, c conntest.Case) {
+			server := observe(tracing.WithResponseTrace())
+			config := behind(conntest.Config{HandlerOptions: []connect.HandlerOption{server.HandlerOption(), refuseAtGate()}}, server)
+			var got []string
+			engine := config.Wrap
+			config.Wrap = func(next http.Handler) http.Handler {
+				next = engine(next)
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					next.ServeHTTP(w, r)
+					got = w.Header().Values("Traceparent")
+				})
+			}
+			if err := c.Clients(c.Start(t, config)).Do(t.Context(), c.Kind, header.Clone(), "a").Err; (err == nil) != (how == "served") {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			id := server.only(t, trace.SpanKindServer).SpanContext()
+			if len(got) != 1 || !strings.Contains(got[0], id.TraceID().String()+"-"+id.SpanID().String()) {
+				t.Errorf("%s: the response has traceparent %q, want %v", how, got, id.TraceID())
+			}
+		})
+	}
+}

@@ -21,6 +21,7 @@ type stream struct {
 	recording bool       // the span is sampled
 	measured  bool
 	returned  bool                   // the Return hook ran
+	told      bool                   // the client is told of the trace
 	joined    atomic.Bool            // the stream is open, and counted
 	request   *request               // of a handler behind the ExchangeObserver
 	prepared  atomic.Pointer[method] // of streaming clients the final one from the Header hook on
@@ -77,8 +78,8 @@ func (s *stream) live() *live {
 // header implements the Header hook.
 func (s *stream) header(_ context.Context, h http.Header) error {
 	if !s.call.IsClient() {
-		if s.i.responseTrace && s.span != nil {
-			answer(s, h)
+		if s.i.responseTrace && s.span != nil && !s.told {
+			answer(s, carrier(h))
 		}
 		if s.method().streams() { // else the end tells, with the response's own
 			s.tellHeaders(s.i.responseHeaders, h)

@@ -84,6 +84,7 @@ func (i *Interceptor) open(ctx context.Context, call *streamwrap.Call) (context.
 	if !call.IsClient() {
 		s.request = carried
 		s.join()
+		s.answerEarly()
 	}
 	return s, s, nil
 }
