@@ -73,9 +73,9 @@
 //
 // # Cost
 //
-// A unary RPC takes up to 2 allocations if nothing is recorded or only metrics are, 8
-// with a span that is not sampled, 12 with one that is; a handler those of the
-// propagator more. A stream takes about as many for itself. Options that add attributes
+// A unary RPC takes up to 2 allocations if nothing is recorded or only metrics are, 4 on
+// handlers, 7 with a span that is not sampled, 11 with one that is; a handler whose request
+// brings a trace those of the propagator more. A stream takes about as many for itself. Options that add attributes
 // take more. A message takes none, and an atomic addition, or two with an Engine; if
 // message events are on and the span is sampled, a reading of the clock.
 // Attributes are prepared once for each procedure, server and protocol: up to 1000 of
