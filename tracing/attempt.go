@@ -18,6 +18,7 @@ import (
 type attempts struct {
 	mu    sync.Mutex
 	first *attempt // without a span so far
+	last  *attempt // with one
 }
 
 // attempt is one of them.
@@ -52,6 +53,7 @@ func (s *stream) attempt(ctx context.Context, a *streamwrap.Attempt) (context.Co
 			first.finish()
 		}
 	}
+	all.last = t
 	ctx = t.start(ctx)
 	s.i.propagator.Inject(ctx, carrier(a.Header))
 	return ctx, t.end
@@ -81,8 +83,26 @@ func (t *attempt) end(err error) {
 	all := lazily(&t.s.attempts)
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	if !t.ended.IsZero() {
+		return // with its stream
+	}
 	t.ended, t.err = time.Now(), err
 	if t.span != nil {
+		t.finish()
+	}
+}
+
+// endAttempt ends the attempt of a stream that is under way when the stream ends: one
+// that was dropped before it was used tells nobody else.
+func (s *stream) endAttempt(err error) {
+	all := s.attempts.Load()
+	if all == nil || !s.method().streams() {
+		return
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if t := all.last; t != nil && t.ended.IsZero() {
+		t.ended, t.err = time.Now(), err
 		t.finish()
 	}
 }

@@ -191,3 +191,47 @@ func TestAttempts(t *testing.T) {
 		})
 	}
 }
+
+// opening begins an attempt at a stream and ends it when the stream is closed, as a retry
+// does: nobody tells it of a stream that is dropped before it is used.
+type opening struct{ retrying }
+
+func (opening) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		ctx, end := streamwrap.BeginAttempt(ctx, &streamwrap.Attempt{Number: 1})
+		return &openingConn{next(ctx, spec), end}
+	}
+}
+
+type openingConn struct {
+	connect.StreamingClientConn
+
+	end func(error)
+}
+
+func (c *openingConn) CloseResponse() error {
+	c.end(connect.NewError(connect.CodeAborted, errors.New("closed")))
+	return c.StreamingClientConn.CloseResponse()
+}
+
+// TestAttemptsEndWithTheirStream: at the latest, and once.
+func TestAttemptsEndWithTheirStream(t *testing.T) {
+	t.Parallel()
+	for _, closes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			client := observe(tracing.WithEveryAttempt())
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stream := conntest.Start(t, conntest.Config{}).Clients(connect.WithInterceptors(client, opening{})).Bidi.CallBidiStream(ctx)
+			if closes {
+				_ = stream.CloseResponse()
+			}
+			cancel()
+			synctest.Wait()
+			if s := client.only(t, trace.SpanKindInternal); value(s, "rpc.response.status_code") != "CANCELLED" {
+				t.Errorf("the attempt has %v, want CANCELLED as the RPC", s.Attributes())
+			}
+			client.only(t, trace.SpanKindClient)
+		})
+	}
+}

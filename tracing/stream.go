@@ -167,6 +167,7 @@ func (s *stream) returns(_ context.Context, err error) error {
 func (s *stream) end(_ context.Context, e *streamwrap.End) {
 	if s.call.IsClient() {
 		s.resolve()
+		s.endAttempt(e.Err)
 	}
 	if l := s.live(); l != nil {
 		s.leave(l, e)
