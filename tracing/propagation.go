@@ -99,7 +99,10 @@ func answer(ctx context.Context, h propagation.TextMapCarrier) {
 // answerEarly is answer for RPCs behind an Engine, also for those that will not get
 // further than their gates.
 func (s *stream) answerEarly() {
-	if _, engine := s.call.Exchange(); engine && s.i.responseTrace && s.span != nil {
+	if !s.i.responseTrace || s.span == nil {
+		return
+	}
+	if _, engine := s.call.Exchange(); engine {
 		answer(s, (*responseCarrier)(s))
 	}
 }
