@@ -124,6 +124,8 @@ func (a *access) write(x *streamwrap.ExchangeEnd) {
 		Elapsed: time.Since(a.start),
 	}
 	switch {
+	case x.Panic == http.ErrAbortHandler: //nolint:errorlint // net/http compares it so, too
+		result.Outcome = streamwrap.Failed // a reverse proxy that cut a response off: nobody's bug
 	case x.Panicked:
 		result.Outcome = streamwrap.Panicked
 	case x.Call != nil && !x.Intercepted && result.failed():

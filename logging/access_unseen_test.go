@@ -60,6 +60,15 @@ func unflushed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(plain{w}, r) })
 }
 
+// cutOff answers instead, as a reverse proxy does whose upstream breaks off.
+func cutOff(http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "the beginning")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+}
+
 // broken is a codec that cannot marshal.
 type broken struct{ connect.Codec }
 
@@ -180,6 +189,10 @@ func unseenRequests() []unseen {
 		{
 			name: "GET success", method: http.MethodGet, path: getProcedure + "?encoding=proto&message=", status: 200, code: "OK", other: "OK",
 			level: "INFO", reached: true,
+		},
+		{
+			name: "cut off", wrap: cutOff, only: []conntest.Transport{conntest.H2C},
+			status: 200, level: "INFO",
 		},
 		{
 			name: "panic", header: proto, body: []byte(valid),

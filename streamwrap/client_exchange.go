@@ -206,7 +206,7 @@ func (x *clientExchange) over(err error) {
 		if err == nil { // else it may still be written
 			trailer = x.result.Trailer
 		}
-		x.finish(x.engine, trailer, false, err)
+		x.finish(x.engine, trailer, false, nil, err)
 	})
 }
 

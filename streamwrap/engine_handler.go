@@ -37,7 +37,7 @@ func (h *engineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			p, returned = late, false
 		}
 		httprequest.HandBack(r, inner)
-		defer x.finish(h.engine, x.writer.header, !returned, nil)
+		defer x.finish(h.engine, x.writer.header, !returned, p, nil)
 		x.refuseGated()
 		if p != nil { // else it is runtime.Goexit, which goes on by itself
 			panic(p)

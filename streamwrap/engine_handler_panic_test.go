@@ -130,7 +130,7 @@ func TestEngineAndGoexit(t *testing.T) {
 			return nil
 		}), streamwrap.WithExchangeObserver(func(context.Context, *streamwrap.Exchange) (context.Context, func(*streamwrap.ExchangeEnd)) {
 			return nil, func(end *streamwrap.ExchangeEnd) {
-				if !end.Panicked {
+				if !end.Panicked || end.Panic != nil {
 					t.Errorf("%+v", end)
 				}
 				ends.Add(1)

@@ -122,8 +122,8 @@ func (tt observerCase) run(t *testing.T, transport conntest.Transport) {
 		t.Errorf("the observer got the status %d, code %d, and returned code %d, want %d, %d and %d",
 			end.Status, end.Code, end.ReturnedCode, tt.status, tt.code, tt.returned)
 	}
-	if end.Intercepted != tt.intercepted || end.Panicked != tt.panicked || end.Err != nil {
-		t.Errorf("intercepted %v, panicked %v, error %v", end.Intercepted, end.Panicked, end.Err)
+	if end.Intercepted != tt.intercepted || end.Panicked != tt.panicked || (end.Panic != nil) != tt.panicked || end.Err != nil {
+		t.Errorf("intercepted %v, panicked %v with %v, error %v", end.Intercepted, end.Panicked, end.Panic, end.Err)
 	}
 	if (end.Call != nil) != tt.call || end.Call != call {
 		t.Errorf("the observer got the call %v, want %v", end.Call, call)

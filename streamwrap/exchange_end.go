@@ -52,8 +52,11 @@ type ExchangeEnd struct {
 	// the response could not be sent as it was meant. On clients it is 0.
 	ReturnedCode connect.Code
 
-	// Panicked reports that the handler panicked. The panic goes on.
+	// Panicked reports that the handler panicked, and Panic with what: nil for
+	// [runtime.Goexit], and [http.ErrAbortHandler] for what cuts a response off, as
+	// reverse proxies do. The panic goes on.
 	Panicked bool
+	Panic    any
 
 	// Err is why there was no response, or not all of it, on clients; nil if it
 	// was read to its end. A response that was closed early is
@@ -62,7 +65,7 @@ type ExchangeEnd struct {
 }
 
 // finish tells the observers that the exchange is over.
-func (x *Exchange) finish(e *Engine, trailer http.Header, panicked bool, err error) {
+func (x *Exchange) finish(e *Engine, trailer http.Header, panicked bool, value any, err error) {
 	if x.observed == nil || len(x.observed.ends) == 0 {
 		return
 	}
@@ -73,6 +76,7 @@ func (x *Exchange) finish(e *Engine, trailer http.Header, panicked bool, err err
 		Status:       x.Status(),
 		ReturnedCode: connect.Code(x.returned.Load()),
 		Panicked:     panicked,
+		Panic:        value,
 	}
 	if err != nil {
 		end.Err, end.Code = err, connect.CodeOf(err)

@@ -51,9 +51,11 @@ type refusals struct {
 }
 
 // count counts a request that no interceptor saw, and reports whether it was
-// refused: a server may have more than RPCs.
+// refused: a server may have more than RPCs, such as a reverse proxy that cuts
+// responses off.
 func (r *refusals) count(e *streamwrap.ExchangeEnd) bool {
-	if !e.Panicked && e.Code == 0 && e.Status < http.StatusBadRequest {
+	aborted := e.Panic == http.ErrAbortHandler //nolint:errorlint // net/http compares it so, too
+	if aborted || !e.Panicked && e.Code == 0 && e.Status < http.StatusBadRequest {
 		return false
 	}
 	r.counts[reasonOf(e)].Add(1)

@@ -319,6 +319,41 @@ func TestExchangeObserverTellsSizes(t *testing.T) {
 	})
 }
 
+// TestCutOffIsNotRefused: a handler that is none of connect's, such as a reverse proxy,
+// cuts a response off; any other panic counts.
+func TestCutOffIsNotRefused(t *testing.T) {
+	t.Parallel()
+	for _, value := range []any{http.ErrAbortHandler, "boom"} {
+		synctest.Test(t, func(t *testing.T) {
+			server := observe(tracing.WithRefusedSpans())
+			config := behind(serving(server), server)
+			config.Register = func(mux *http.ServeMux, _ ...connect.HandlerOption) {
+				mux.HandleFunc("/proxied", func(http.ResponseWriter, *http.Request) { panic(value) })
+			}
+			srv := conntest.Start(t, config)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/proxied", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res, err := srv.Client().Do(req); err == nil {
+				t.Errorf("status %d", res.StatusCode)
+				_ = res.Body.Close()
+			}
+			synctest.Wait()
+			refused := 1
+			if value == http.ErrAbortHandler {
+				refused = 0
+			}
+			if n := len(server.ended(t, trace.SpanKindServer)); n != refused {
+				t.Errorf("%v: %d spans, want %d", value, n, refused)
+			}
+			if n := server.count(t, "interconnect.server.refused"); n != int64(refused) {
+				t.Errorf("%v: %d refused requests, want %d", value, n, refused)
+			}
+		})
+	}
+}
+
 // TestTwiceInOneChain: an interceptor that stands in a chain twice, with its gate and
 // without, tells twice, and leaves no span open.
 func TestTwiceInOneChain(t *testing.T) {
